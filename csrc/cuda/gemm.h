@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one entry point of the gemm kernels: out = a @ dequantize(weight) + bias.
+// No torch, no CUDA types beyond the stream: raw pointers in, cudaError_t out (as int).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/dtype.h"
+#include "core/layout.h"
+#include "core/select_tile.h"
+
+namespace padmarlin {
+
+struct GemmArguments {
+  const void* a;              // (m, k) elements of `dtype`, row stride lda
+  const uint32_t* qweight;    // (padded_n / 64, padded_k / 64, tile_words(bits))
+  const void* scales;         // (scale_rows, padded_n), permuted, times 2^e
+  const uint16_t* zeros;      // (scale_rows, padded_n), permuted, or null: symmetric
+  const int32_t* slice_rows;  // (padded_k / 16): scale row of each k-slice
+  const int32_t* columns;     // (padded_k): column of `a` that each row reads, -1 none; or null
+  const void* bias;           // (n), or null
+  void* out;                  // (m, n), row stride ldc
+  float* partials;            // (splits, m, padded_n) if the choice splits K, any content
+  int64_t lda, ldc;           // in elements
+  int m, n, k, padded_n, padded_k, scale_rows;
+  int front_pad;              // rows of zeros before a's column 0 (0 with `columns`)
+  int bits;
+  Dtype dtype;
+  Dequant dequant;
+};
+
+// Bytes of `partials` that `choice` needs.
+constexpr size_t partials_bytes(const GemmChoice& choice, int m, int padded_n) {
+  return choice.splits > 1 ? sizeof(float) * choice.splits * m * padded_n : 0;
+}
+
+// The caller guarantees what the comments above say; csrc/torch checks it. `stream` is a
+// cudaStream_t. Returns a cudaError_t.
+int launch_gemm(const GemmArguments& arguments, const GemmChoice& choice, void* stream);
+
+}  // namespace padmarlin

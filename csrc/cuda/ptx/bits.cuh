@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+// 32-bit integer instructions that C++ has no operator for.
+#pragma once
+
+#include <ptx/qualifiers.cuh>
+
+namespace padmarlin::ptx {
+
+// prmt.b32: byte i of the result is byte (selector >> 4i & 7) of {b, a} (a holds bytes 0..3).
+PADMARLIN_DEVICE uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) {
+  return __byte_perm(a, b, selector);
+}
+
+}  // namespace padmarlin::ptx

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// Shared memory: the dynamic buffer, 16-byte accesses, ldmatrix.
+#pragma once
+
+#include <ptx/qualifiers.cuh>
+
+namespace padmarlin::ptx {
+
+// The block's dynamic shared memory, 1024-byte aligned.
+PADMARLIN_DEVICE uint8_t* dynamic_shared() {
+  extern __shared__ __align__(1024) uint8_t padmarlin_dynamic_shared[];
+  return padmarlin_dynamic_shared;
+}
+
+PADMARLIN_DEVICE uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// ld.shared.v4: `pointer` 16-byte aligned. Quarter warps (8 lanes) are served together.
+PADMARLIN_DEVICE uint4 ld_shared_v4(const void* pointer) {
+  uint4 value;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "r"(shared_address(pointer))
+               : "memory");
+  return value;
+}
+
+// st.shared.v4: `pointer` 16-byte aligned.
+PADMARLIN_DEVICE void st_shared_v4(void* pointer, uint4 value) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(pointer)),
+               "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w)
+               : "memory");
+}
+
+// ldmatrix .x4: lane i passes the address of row i % 8 of 8x8 matrix i / 8 (16 bytes, aligned);
+// matrix j lands in fragment[j]: lane 4g + t gets elements (g, 2t) and (g, 2t + 1).
+PADMARLIN_DEVICE void ldmatrix_x4(uint32_t (&fragment)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+
+}  // namespace padmarlin::ptx
