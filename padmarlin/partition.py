@@ -31,7 +31,7 @@ class Shard:
         check_int("Shard", "rank", self.rank, 0)
         if self.rank >= self.world_size:
             expected = f"less than world_size = {self.world_size}"
-            raise ValueError(refusal("Shard", "rank", f"is {self.rank}", expected))
+            raise ValueError(refusal("Shard", "rank", self.rank, expected))
 
     def bounds(self, size: int) -> tuple[int, int]:
         """(start, stop) of this rank's part of `size` rows or columns."""
@@ -42,7 +42,7 @@ class Shard:
                 refusal(
                     "Shard.bounds",
                     "size",
-                    f"is {size} along axis {self.axis!r}",
+                    f"{size} along axis {self.axis!r}",
                     f"a multiple of world_size = {self.world_size}",
                     "choose a tensor-parallel size that divides it, or pad the checkpoint to "
                     f"{round_up(size, self.world_size)}",
@@ -124,16 +124,16 @@ def _row_groups(k: int, group_size: int, k_start: int) -> Tensor:
 def check_g_idx(function: str, k: int, g_idx: Tensor) -> Tensor:
     """`g_idx` on the CPU as int64, after checking that it names a group for each of k rows."""
     if not isinstance(g_idx, Tensor) or g_idx.dtype not in (torch.int32, torch.int64):
-        got = f"is {g_idx.dtype}" if isinstance(g_idx, Tensor) else f"is a {type(g_idx).__name__}"
+        got = g_idx.dtype if isinstance(g_idx, Tensor) else type(g_idx).__name__
         raise TypeError(refusal(function, "g_idx", got, "an int32 or int64 tensor"))
     if g_idx.shape != (k,):
-        got = f"has shape {tuple(g_idx.shape)}"
+        got = f"shape {tuple(g_idx.shape)}"
         remedy = "pass the group of each row, or None without act-order"
         raise ValueError(refusal(function, "g_idx", got, f"({k},) = (k,)", remedy))
     g_idx = g_idx.detach().cpu().to(torch.int64)
     row = int(g_idx.argmin())
     if g_idx[row] < 0:
-        got = f"is {int(g_idx[row])} at row {row}"
+        got = f"{int(g_idx[row])} at row {row}"
         raise ValueError(refusal(function, "g_idx", got, "a group number >= 0"))
     return g_idx
 
@@ -141,7 +141,7 @@ def check_g_idx(function: str, k: int, g_idx: Tensor) -> Tensor:
 def _check_one_group_if_channelwise(group_size: int, g_idx: Tensor) -> None:
     row = int(g_idx.argmax())
     if group_size == -1 and g_idx[row] > 0:
-        got = f"is {int(g_idx[row])} at row {row}"
+        got = f"{int(g_idx[row])} at row {row}"
         raise ValueError(
             refusal("build_row_map", "g_idx", got, "0, as group_size is -1", "pass group_size")
         )
@@ -232,6 +232,6 @@ def _consecutive_rows(k: int, front_pad: int, padded_k: int) -> Tensor:
 def _checked_padded_k(rows: int) -> int:
     padded_k = round_up(rows, TILE)
     if padded_k > INT32_MAX:
-        got = f"gives {padded_k} padded rows"
+        got = f"{padded_k} rows after padding"
         raise ValueError(refusal("build_row_map", "k", got, f"at most {INT32_MAX} (2^31 - 1)"))
     return padded_k

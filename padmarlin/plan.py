@@ -135,10 +135,10 @@ def plan(
     check_choice("plan", "bits", bits, (4, 8))
     check_choice("plan", "axis", axis, ("k", "n"))
     if not isinstance(act_order, bool):
-        raise TypeError(refusal("plan", "act_order", f"is {act_order!r}", "a bool"))
+        raise TypeError(refusal("plan", "act_order", repr(act_order), "a bool"))
     if round_up(n, TILE) > INT32_MAX:
         expected = f"at most {INT32_MAX} (2^31 - 1) when padded to whole tiles"
-        raise ValueError(refusal("plan", "n", f"is {n}", expected))
+        raise ValueError(refusal("plan", "n", n, expected))
     if g_idx is not None:
         g_idx = _checked_g_idx(k, group_size, g_idx)
         act_order = not is_in_order(g_idx, group_size)
@@ -253,7 +253,7 @@ def _checked_g_idx(k: int, group_size: int, g_idx: Tensor) -> Tensor:
     last = groups_touched(k, group_size)[1]
     row = int(g_idx.argmax())
     if g_idx[row] > last:
-        got = f"is {int(g_idx[row])} at row {row}"
+        got = f"{int(g_idx[row])} at row {row}"
         expected = f"at most {last}, the last group of {k} rows at group_size {group_size}"
         raise ValueError(refusal("plan", "g_idx", got, expected))
     return g_idx
