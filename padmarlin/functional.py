@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``gemm`` and ``dequantize`` on a :class:`~padmarlin.weight.PaddedWeight`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from padmarlin import _extension, ops, reference
+from padmarlin.errors import refusal
+from padmarlin.weight import PaddedWeight
+
+_ = ops  # defines torch.ops.padmarlin
+
+
+def gemm(
+    a: Tensor,
+    weight: PaddedWeight,
+    bias: Tensor | None = None,
+    *,
+    out: Tensor | None = None,
+    batch_invariant: bool = False,
+) -> Tensor:
+    """``a @ dequantize(weight) + bias``, products summed in fp32 and rounded once.
+
+    Args:
+        a: (..., k), the weight's dtype and device. Rows may have any stride (their elements are
+            adjacent); a 2-D ``a`` is read in place.
+        weight: from ``repack_*`` or ``load_weight``.
+        bias: (n), the weight's dtype; added in fp32 before the rounding.
+        out: (..., n), the weight's dtype, elements of a row adjacent, not overlapping ``a``;
+            written and returned.
+        batch_invariant: a row's bits depend neither on the number of rows nor on the others.
+
+    Returns:
+        (..., n). The same call gives the same bits, run after run, on the same GPU model.
+
+    Raises:
+        TypeError, ValueError: an argument that does not fit, named with its remedy.
+        RuntimeError: inputs that require grad; CUDA tensors without a CUDA build.
+    """
+    _check(a, weight, bias)
+    rows = a.reshape(-1, weight.k)
+    arguments = (
+        weight.qweight,
+        weight.scales,
+        weight.zeros,
+        weight.slice_rows,
+        weight.columns,
+        bias,
+        weight.k,
+        weight.n,
+        weight.bits,
+        weight.front_pad,
+        int(weight.dequant),
+        batch_invariant,
+    )
+    shape = (*a.shape[:-1], weight.n)
+    if out is None:
+        return torch.ops.padmarlin.gemm(rows, *arguments).view(shape)
+    _check_out(out, shape, rows, weight)
+    torch.ops.padmarlin.gemm_out(out.view(-1, weight.n), rows, *arguments)
+    return out
+
+
+def dequantize(weight: PaddedWeight) -> Tensor:
+    """The logical weight (k, n) in the weight's dtype, rows in the checkpoint's order.
+
+    Exact: (q - z) * s with one rounding. Materialises k * n elements.
+    """
+    _check_weight("dequantize", weight)
+    return reference.dequantize(
+        weight.qweight,
+        weight.scales,
+        weight.zeros,
+        weight.slice_rows,
+        weight.columns,
+        weight.k,
+        weight.n,
+        weight.bits,
+        weight.front_pad,
+        weight.dequant,
+    )
+
+
+def _check_weight(function: str, weight: object) -> None:
+    if not isinstance(weight, PaddedWeight):
+        remedy = "make one with padmarlin.repack_* or padmarlin.load_weight"
+        raise TypeError(
+            refusal(function, "weight", type(weight).__name__, "a PaddedWeight", remedy)
+        )
+
+
+def _check(a: object, weight: object, bias: object) -> None:
+    _check_weight("gemm", weight)
+    assert isinstance(weight, PaddedWeight)
+    if not isinstance(a, Tensor):
+        raise TypeError(refusal("gemm", "a", type(a).__name__, "a Tensor"))
+    _check_like("a", a, weight)
+    if a.dim() == 0 or a.shape[-1] != weight.k:
+        raise ValueError(
+            refusal("gemm", "a", f"shape {tuple(a.shape)}", f"(..., {weight.k}): the weight's k")
+        )
+    if bias is not None:
+        if not isinstance(bias, Tensor):
+            raise TypeError(refusal("gemm", "bias", type(bias).__name__, "a Tensor or None"))
+        _check_like("bias", bias, weight)
+        if tuple(bias.shape) != (weight.n,):
+            raise ValueError(
+                refusal("gemm", "bias", f"shape {tuple(bias.shape)}", f"({weight.n},)")
+            )
+    if torch.is_grad_enabled() and (
+        a.requires_grad or (isinstance(bias, Tensor) and bias.requires_grad)
+    ):
+        remedy = "call it under torch.no_grad() or torch.inference_mode()"
+        raise RuntimeError(
+            refusal("gemm", "a or bias", "a tensor that requires grad", "inference", remedy)
+        )
+    if a.is_cuda:
+        _extension.require_extension("gemm")
+
+
+def _check_like(argument: str, tensor: Tensor, weight: PaddedWeight) -> None:
+    if tensor.dtype != weight.dtype:
+        remedy = f"{argument}.to({weight.dtype}), or repack with dtype={tensor.dtype}"
+        raise TypeError(refusal("gemm", argument, tensor.dtype, weight.dtype, remedy))
+    if tensor.device != weight.device:
+        remedy = f"weight.to({str(tensor.device)!r}), once, after loading"
+        raise ValueError(refusal("gemm", argument, tensor.device, weight.device, remedy))
+
+
+def _check_out(out: object, shape: tuple[int, ...], a: Tensor, weight: PaddedWeight) -> None:
+    if not isinstance(out, Tensor):
+        raise TypeError(refusal("gemm", "out", type(out).__name__, "a Tensor or None"))
+    _check_like("out", out, weight)
+    if tuple(out.shape) != shape:
+        raise ValueError(refusal("gemm", "out", f"shape {tuple(out.shape)}", str(shape)))
+    if torch.compiler.is_compiling():
+        return
+    rows_collapse = out.dim() <= 2 or out.is_contiguous()
+    if out.numel() and not (rows_collapse and (out.stride(-1) == 1 or out.shape[-1] == 1)):
+        remedy = "allocate it with torch.empty, or leave it out"
+        expected = "adjacent elements in a row, rows of one stride"
+        raise ValueError(refusal("gemm", "out", f"strides {out.stride()}", expected, remedy))
+    if _overlap(out.view(-1, weight.n), a):
+        expected = "memory that a does not use"
+        raise ValueError(
+            refusal("gemm", "out", "a tensor that overlaps a", expected, "pass another buffer")
+        )
+
+
+def _overlap(out: Tensor, a: Tensor) -> bool:
+    """Whether two 2-D tensors with adjacent row elements share memory. Columns of one buffer, row
+    for row beside each other, do not."""
+    if out.numel() == 0 or a.numel() == 0:
+        return False
+    first, second = sorted((out, a), key=Tensor.data_ptr)
+    size = out.element_size()
+    gap = (second.data_ptr() - first.data_ptr()) // size
+    extent = (first.shape[0] - 1) * first.stride(0) + first.shape[1]
+    if gap >= extent:
+        return False
+    pitch = first.stride(0)
+    if pitch != second.stride(0) or pitch == 0:
+        return True
+    offset = gap % pitch
+    return not (offset >= first.shape[1] and offset + second.shape[1] <= pitch)

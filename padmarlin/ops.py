@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators ``torch.ops.padmarlin.*``: schemas, fake implementations and the CPU implementation.
+
+Schemas live here, so that the operators exist without a compiled extension; ``_C.so`` adds the
+CUDA implementations of the same operators. Callers want :mod:`padmarlin.functional` and
+:mod:`padmarlin.formats`, whose errors speak their language; the checks here only keep every
+memory access in bounds.
+
+Shapes, for a weight of k x n codes (``docs/layout.md``):
+    qweight     int32 (padded_n / 64, padded_k / 64, 128 * bits)
+    scales      fp16 or bf16 (scale_rows, padded_n)
+    zeros       int16 (scale_rows, padded_n), None: symmetric
+    slice_rows  int32 (padded_k / 16)
+    columns     int32 (padded_k), None: row r reads activation r - front_pad
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from padmarlin import _extension as _extension  # registers the CUDA implementations, if built
+from padmarlin import reference
+from padmarlin.errors import refusal
+from padmarlin.layout import SLICE, TILE, Dequant, round_up, tile_words
+
+_WEIGHT = (
+    "Tensor qweight, Tensor scales, Tensor? zeros, Tensor slice_rows, Tensor? columns, "
+    "Tensor? bias, int k, int n, int bits, int front_pad, int dequant, bool batch_invariant"
+)
+
+_library = torch.library.Library("padmarlin", "DEF")
+_library.define(f"gemm(Tensor a, {_WEIGHT}) -> Tensor")
+_library.define(f"gemm_out(Tensor(a!) out, Tensor a, {_WEIGHT}) -> ()")
+_library.define(
+    "repack_gptq(Tensor qweight, Tensor source_rows, Tensor slice_rows, Tensor? pad_codes, "
+    "int n, int bits, int field_base) -> Tensor"
+)
+
+
+def _expect(condition: bool, argument: str, got: object, expected: str) -> None:
+    if not condition:
+        op, _, name = argument.partition(".")
+        remedy = "build the weight with padmarlin.repack_* or padmarlin.load_weight"
+        raise ValueError(refusal(op, name, got, expected, remedy))
+
+
+def _check_gemm(
+    a: Tensor,
+    qweight: Tensor,
+    scales: Tensor,
+    zeros: Tensor | None,
+    slice_rows: Tensor,
+    columns: Tensor | None,
+    bias: Tensor | None,
+    k: int,
+    n: int,
+    bits: int,
+    front_pad: int,
+    dequant: int,
+) -> None:
+    _expect(a.dim() == 2 and a.shape[1] == k, "gemm.a", tuple(a.shape), f"(m, {k})")
+    _expect(bits in (4, 8), "gemm.bits", bits, "4 or 8")
+    _expect(
+        qweight.dtype == torch.int32 and qweight.dim() == 3 and qweight.shape[2] == tile_words(bits),
+        "gemm.qweight",
+        (qweight.dtype, tuple(qweight.shape)),
+        f"int32 (padded_n / 64, padded_k / 64, {tile_words(bits)})",
+    )
+    padded_n, padded_k = qweight.shape[0] * TILE, qweight.shape[1] * TILE
+    _expect(n == 0 or padded_n - TILE < n <= padded_n, "gemm.n", n, f"to fill {padded_n} columns")
+    _expect(
+        scales.dtype == a.dtype and scales.dim() == 2 and scales.shape[1] == padded_n,
+        "gemm.scales",
+        (scales.dtype, tuple(scales.shape)),
+        f"{a.dtype} (scale rows, {padded_n})",
+    )
+    _expect(
+        zeros is None or (zeros.dtype == torch.int16 and zeros.shape == scales.shape),
+        "gemm.zeros",
+        None if zeros is None else (zeros.dtype, tuple(zeros.shape)),
+        f"int16 {tuple(scales.shape)} or None",
+    )
+    _expect(
+        slice_rows.dtype == torch.int32 and tuple(slice_rows.shape) == (padded_k // SLICE,),
+        "gemm.slice_rows",
+        (slice_rows.dtype, tuple(slice_rows.shape)),
+        f"int32 ({padded_k // SLICE},)",
+    )
+    _expect(
+        columns is None or (columns.dtype == torch.int32 and tuple(columns.shape) == (padded_k,)),
+        "gemm.columns",
+        None if columns is None else (columns.dtype, tuple(columns.shape)),
+        f"int32 ({padded_k},) or None",
+    )
+    fits = columns is not None or front_pad + k <= padded_k
+    _expect(0 <= front_pad < TILE and fits, "gemm.front_pad", front_pad, f"k within {padded_k} rows")
+    _expect(
+        dequant in tuple(Dequant)
+        and (dequant != Dequant.WIDE or zeros is not None)
+        and (dequant != Dequant.TWO_FIELD or bits == 4),
+        "gemm.dequant",
+        dequant,
+        "0 (4 bits), 1, or 2 with zeros",
+    )
+    _expect(
+        bias is None or (bias.dtype == a.dtype and tuple(bias.shape) == (n,)),
+        "gemm.bias",
+        None if bias is None else (bias.dtype, tuple(bias.shape)),
+        f"{a.dtype} ({n},) or None",
+    )
+
+
+@torch.library.impl(_library, "gemm", "CPU")
+def _gemm_cpu(
+    a, qweight, scales, zeros, slice_rows, columns, bias, k, n, bits, front_pad, dequant,
+    batch_invariant,
+):  # fmt: skip
+    weight = (qweight, scales, zeros, slice_rows, columns, bias, k, n, bits, front_pad, dequant)
+    _check_gemm(a, *weight)
+    if not batch_invariant:
+        return reference.gemm(a, *weight)
+    # A BLAS chooses its summation order from the shape; a fixed shape leaves it nothing to choose.
+    rows = [reference.gemm(a[i : i + 1], *weight) for i in range(a.shape[0])]
+    return torch.cat(rows) if rows else a.new_empty((0, n))
+
+
+@torch.library.impl(_library, "gemm_out", "CPU")
+def _gemm_out_cpu(out, *arguments):
+    out.copy_(_gemm_cpu(*arguments))
+
+
+@torch.library.register_fake("padmarlin::gemm", lib=_library)
+def _gemm_fake(
+    a, qweight, scales, zeros, slice_rows, columns, bias, k, n, bits, front_pad, dequant,
+    batch_invariant,
+):  # fmt: skip
+    _check_gemm(
+        a, qweight, scales, zeros, slice_rows, columns, bias, k, n, bits, front_pad, dequant
+    )
+    return a.new_empty((a.shape[0], n))
+
+
+@torch.library.register_fake("padmarlin::gemm_out", lib=_library)
+def _gemm_out_fake(out, *arguments):
+    _gemm_fake(*arguments)
+
+
+@torch.library.impl(_library, "repack_gptq", "CPU")
+def _repack_gptq_cpu(qweight, source_rows, slice_rows, pad_codes, n, bits, field_base):
+    _check_repack(qweight, source_rows, slice_rows, pad_codes, n, bits)
+    return reference.repack_gptq(
+        qweight, source_rows, slice_rows, pad_codes, n, bits, field_base
+    )
+
+
+@torch.library.register_fake("padmarlin::repack_gptq", lib=_library)
+def _repack_gptq_fake(qweight, source_rows, slice_rows, pad_codes, n, bits, field_base):
+    _check_repack(qweight, source_rows, slice_rows, pad_codes, n, bits)
+    padded_n = round_up(n, TILE)
+    shape = (padded_n // TILE, source_rows.shape[0] // TILE, tile_words(bits))
+    return qweight.new_empty(shape)
+
+
+def _check_repack(
+    qweight: Tensor,
+    source_rows: Tensor,
+    slice_rows: Tensor,
+    pad_codes: Tensor | None,
+    n: int,
+    bits: int,
+) -> None:
+    _expect(bits in (4, 8), "repack_gptq.bits", bits, "4 or 8")
+    _expect(
+        qweight.dtype == torch.int32 and qweight.dim() == 2 and 1 <= n <= qweight.shape[1],
+        "repack_gptq.qweight",
+        (qweight.dtype, tuple(qweight.shape)),
+        f"int32 (ceil(k * bits / 32), at least n = {n} >= 1)",
+    )
+    padded_k = source_rows.shape[0] if source_rows.dim() == 1 else -1
+    _expect(
+        source_rows.dtype == torch.int32 and padded_k > 0 and padded_k % TILE == 0,
+        "repack_gptq.source_rows",
+        (source_rows.dtype, tuple(source_rows.shape)),
+        "int32 (a multiple of 64,)",
+    )
+    _expect(
+        slice_rows.dtype == torch.int32 and tuple(slice_rows.shape) == (padded_k // SLICE,),
+        "repack_gptq.slice_rows",
+        (slice_rows.dtype, tuple(slice_rows.shape)),
+        f"int32 ({padded_k // SLICE},)",
+    )
+    _expect(
+        pad_codes is None
+        or (
+            pad_codes.dtype == torch.uint8
+            and pad_codes.dim() == 2
+            and pad_codes.shape[1] == round_up(n, TILE)
+        ),
+        "repack_gptq.pad_codes",
+        None if pad_codes is None else (pad_codes.dtype, tuple(pad_codes.shape)),
+        f"uint8 (scale rows, {round_up(n, TILE)}) or None",
+    )
+
+
+def _no_autograd(*_):
+    raise RuntimeError(
+        refusal(
+            "gemm",
+            "a or bias",
+            "a tensor that requires grad",
+            "inference",
+            "call it under torch.no_grad() or torch.inference_mode()",
+        )
+    )
+
+
+torch.library.register_autograd("padmarlin::gemm", _no_autograd, lib=_library)
