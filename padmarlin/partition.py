@@ -89,9 +89,8 @@ def build_row_map(
     group_size = check_group_size("build_row_map", group_size)
 
     if g_idx is not None:
-        g_idx = check_g_idx("build_row_map", k, g_idx)
+        g_idx = check_g_idx("build_row_map", k, group_size, g_idx)
         if not is_in_order(g_idx, group_size, k_start):
-            _check_one_group_if_channelwise(group_size, g_idx)
             first, last = (int(bound) for bound in g_idx.aminmax())
             return _one_group(k, first) if first == last else _sorted_by_group(g_idx)
 
@@ -121,30 +120,27 @@ def _row_groups(k: int, group_size: int, k_start: int) -> Tensor:
     return torch.arange(k_start, k_start + k).div_(group_size, rounding_mode="floor")
 
 
-def check_g_idx(function: str, k: int, g_idx: Tensor) -> Tensor:
+def check_g_idx(function: str, k: int, group_size: int, g_idx: Tensor) -> Tensor:
     """`g_idx` on the CPU as int64, after checking that it names a group for each of k rows."""
-    if not isinstance(g_idx, Tensor) or g_idx.dtype not in (torch.int32, torch.int64):
-        got = g_idx.dtype if isinstance(g_idx, Tensor) else type(g_idx).__name__
+    if not isinstance(g_idx, Tensor):
+        got = type(g_idx).__name__
         raise TypeError(refusal(function, "g_idx", got, "an int32 or int64 tensor"))
+    if g_idx.dtype not in (torch.int32, torch.int64):
+        raise TypeError(refusal(function, "g_idx", g_idx.dtype, "torch.int32 or torch.int64"))
     if g_idx.shape != (k,):
-        got = f"shape {tuple(g_idx.shape)}"
         remedy = "pass the group of each row, or None without act-order"
-        raise ValueError(refusal(function, "g_idx", got, f"({k},) = (k,)", remedy))
+        got, expected = f"shape {tuple(g_idx.shape)}", f"({k},) = (k,)"
+        raise ValueError(refusal(function, "g_idx", got, expected, remedy))
     g_idx = g_idx.detach().cpu().to(torch.int64)
-    row = int(g_idx.argmin())
-    if g_idx[row] < 0:
-        got = f"{int(g_idx[row])} at row {row}"
+    lowest, highest = int(g_idx.argmin()), int(g_idx.argmax())
+    if g_idx[lowest] < 0:
+        got = f"{int(g_idx[lowest])} at row {lowest}"
         raise ValueError(refusal(function, "g_idx", got, "a group number >= 0"))
+    if group_size == -1 and g_idx[highest] > 0:
+        got = f"{int(g_idx[highest])} at row {highest}"
+        expected = "0, as group_size = -1 means one group"
+        raise ValueError(refusal(function, "g_idx", got, expected, "pass the group_size"))
     return g_idx
-
-
-def _check_one_group_if_channelwise(group_size: int, g_idx: Tensor) -> None:
-    row = int(g_idx.argmax())
-    if group_size == -1 and g_idx[row] > 0:
-        got = f"{int(g_idx[row])} at row {row}"
-        raise ValueError(
-            refusal("build_row_map", "g_idx", got, "0, as group_size is -1", "pass group_size")
-        )
 
 
 def _one_group(k: int, group: int) -> RowMap:

@@ -184,7 +184,7 @@ def _cut_rows(
     shared = groups[ranks_per_group > 1]
     return [
         _Rows(m.k, start, m.front_pad, m.padded_k, bool(torch.isin(m.groups, shared).any()), True)
-        for m, (start, _) in zip(maps, bounds)
+        for m, (start, _) in zip(maps, bounds, strict=True)
     ]
 
 
@@ -249,7 +249,7 @@ def _strict_marlin_reasons(k: int, n: int, group_size: int) -> tuple[str, ...]:
 
 
 def _checked_g_idx(k: int, group_size: int, g_idx: Tensor) -> Tensor:
-    g_idx = check_g_idx("plan", k, g_idx)
+    g_idx = check_g_idx("plan", k, group_size, g_idx)
     last = groups_touched(k, group_size)[1]
     row = int(g_idx.argmax())
     if g_idx[row] > last:
