@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from padmarlin.layout import TILE, round_up, tile_words
 from torch import Tensor
 
-from emulator import native
+from padmarlin.layout import TILE, round_up, tile_words
+from tests.emulator import native
 
 NUM_SMS = 132
 """Of the device that the kernel selection is told of: an H200."""
@@ -38,7 +38,8 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
     """Address and bytes from the first element to the last, the gaps between rows included."""
     if tensor.numel() == 0:
         return tensor.data_ptr(), 0
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    last = sum((size - 1) * stride for size, stride in steps)
     return tensor.data_ptr(), (last + 1) * tensor.element_size()
 
 
