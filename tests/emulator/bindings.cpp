@@ -56,7 +56,9 @@ PYBIND11_MODULE(_emulator, module) {
       });
 
   bind_arithmetic(module);
+  bind_gemm(module);
   bind_primitive_probes(module);
+  bind_repack(module);
 }
 
 }  // namespace padmarlin::emulator

@@ -28,6 +28,8 @@ void expect_size(const char* function, const char* argument, const Array<T>& arr
 }
 
 void bind_arithmetic(py::module_& module);
+void bind_gemm(py::module_& module);
 void bind_primitive_probes(py::module_& module);
+void bind_repack(py::module_& module);
 
 }  // namespace padmarlin::emulator

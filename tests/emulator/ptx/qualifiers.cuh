@@ -12,7 +12,7 @@
 
 // Inlined without exception, as on the device: the emulator tells one shared-memory access of a
 // kernel from another by the return address.
-#define PADMARLIN_DEVICE [[gnu::always_inline]] static inline
+#define PADMARLIN_DEVICE __attribute__((always_inline)) inline
 
 struct alignas(8) uint2 {
   uint32_t x, y;
