@@ -7,11 +7,11 @@
 
 namespace padmarlin {
 
-constexpr int kMaxMSlices = 4;   // M tiles of 16, 32 or 64 rows
-constexpr int kBlockWarps = 4;   // a warp owns a 64-column tile: a block covers 256 columns
+constexpr int kMaxMSlices = 4;  // M tiles of 16, 32 or 64 rows
+constexpr int kBlockWarps = 4;  // a warp owns a 64-column tile: a block covers 256 columns
 constexpr int kBlockColumns = kBlockWarps * kTile;
 constexpr int kBlockThreads = kBlockWarps * kWarp;
-constexpr int kMaxSplits = 16;   // beyond that the reduction costs more than idle SMs
+constexpr int kMaxSplits = 16;  // beyond that the reduction costs more than idle SMs
 
 struct Device {
   int num_sms;

@@ -24,7 +24,7 @@ struct GemmArguments {
   float* partials;            // (splits, m, padded_n) if the choice splits K, any content
   int64_t lda, ldc;           // in elements
   int m, n, k, padded_n, padded_k, scale_rows;
-  int front_pad;              // rows of zeros before a's column 0 (0 with `columns`)
+  int front_pad;  // rows of zeros before a's column 0 (0 with `columns`)
   int bits;
   Dtype dtype;
   Dequant dequant;

@@ -18,7 +18,7 @@ struct RepackArguments {
   int source_words;            // rows of words in qweight; a source row beyond them is padding
   int n, padded_n, padded_k, scale_rows;
   int bits;
-  int field_base;              // core/layout.h
+  int field_base;  // core/layout.h
 };
 
 // `stream` is a cudaStream_t. Returns a cudaError_t.

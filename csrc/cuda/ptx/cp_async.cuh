@@ -32,13 +32,15 @@ PADMARLIN_DEVICE uint64_t createpolicy_evict_first() {
 
 // 16 bytes under an L2 policy.
 PADMARLIN_DEVICE void cp_async_hint(void* shared, const void* global, uint64_t policy) {
-  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(
-                   shared_address(shared)),
-               "l"(global), "l"(policy)
-               : "memory");
+  asm volatile(
+      "cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
+      "l"(global), "l"(policy)
+      : "memory");
 }
 
-PADMARLIN_DEVICE void cp_async_commit_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+PADMARLIN_DEVICE void cp_async_commit_group() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
 
 // Waits until at most kPending of this thread's newest groups are still in flight.
 template <int kPending>

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+# make demo | test | lint | format | clean. Everything happens in .venv; the first run creates it.
+# TORCH= chooses the torch requirement, PYTHON= the interpreter, VENV= the environment.
+# PADMARLIN_CUDA=OFF, TORCH_CUDA_ARCH_LIST, MAX_JOBS and NVCC_THREADS reach the build.
+
+PYTHON ?= python3
+TORCH  ?= torch>=2.10
+VENV   ?= .venv
+JOBS   ?= $(shell nproc)
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# Stamps say what is installed. Python sources are not among the prerequisites: the install is
+# editable, only what is compiled or declared needs another one.
+CREATED   := $(VENV)/created
+INSTALLED := $(VENV)/installed
+LINTERS   := $(VENV)/linters
+CHOICES   := $(VENV)/choices
+BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt \
+                $(shell find build_backend cmake csrc -type f -not -name '*.pyc')
+
+.PHONY: demo test lint format clean FORCE
+.DELETE_ON_ERROR:
+
+demo: $(INSTALLED)
+	@$(BIN)/python examples/demo.py
+
+test: $(INSTALLED)
+	@$(BIN)/python -m pytest -n $(JOBS) -q
+
+CPP_SOURCES = $(shell find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
+
+lint: $(LINTERS)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run --Werror $(CPP_SOURCES)
+	$(BIN)/mypy padmarlin
+
+format: $(LINTERS)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CPP_SOURCES)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info padmarlin/_C.so
+
+$(CREATED):
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit( \
+	  "padmarlin needs Python >= 3.10, this is " + sys.version + "; try make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+	  echo "padmarlin: $(PYTHON) cannot create virtual environments: install its venv package" \
+	       "(Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# Rewritten only when a choice changes, so that another TORCH= or PADMARLIN_CUDA= reinstalls.
+$(CHOICES): $(CREATED) FORCE
+	@echo '$(TORCH) $(PADMARLIN_CUDA) $(TORCH_CUDA_ARCH_LIST) $(CMAKE_ARGS)' | \
+	  cmp -s - $@ || echo '$(TORCH) $(PADMARLIN_CUDA) $(TORCH_CUDA_ARCH_LIST) $(CMAKE_ARGS)' > $@
+
+# torch first: the build then finds it here and fetches no other.
+$(INSTALLED): $(CHOICES) $(BUILD_INPUTS)
+	@echo "installing $(TORCH) and padmarlin"
+	@$(PIP) '$(TORCH)'
+	@$(PIP) -e '.[test]'
+	@$(BIN)/padmarlin env
+	@touch $@
+
+$(LINTERS): $(INSTALLED)
+	@$(PIP) -e '.[lint]'
+	@touch $@
+
+FORCE:

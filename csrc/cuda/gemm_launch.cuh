@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// Host side of the gemm kernels: from run-time arguments to the one template instance that serves
+// them. Each .cu in instances/ compiles one (dtype, bits).
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <atomic>
+#include <cstdint>
+
+#include "cuda/gemm_kernel.cuh"
+
+namespace padmarlin {
+
+// Above 48 KB a kernel must be told, once per device, how much shared memory it may use.
+template <auto kKernel>
+cudaError_t allow_shared_memory(int bytes) {
+  static std::atomic<uint64_t> devices_done{0};
+  int device = 0;
+  if (cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
+  const uint64_t mask = device < 64 ? uint64_t{1} << device : 0;
+  if ((devices_done.load(std::memory_order_relaxed) & mask) != 0) return cudaSuccess;
+  const cudaError_t error =
+      cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (error == cudaSuccess) devices_done.fetch_or(mask, std::memory_order_relaxed);
+  return error;
+}
+
+template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kMSlices>
+cudaError_t launch_instance(const GemmArguments& args, int splits, cudaStream_t stream) {
+  constexpr auto kKernel = gemm_kernel<kDtype, kBits, kDequant, kAsymmetric, kMSlices>;
+  constexpr int kShared = Stage<kBits, kMSlices, kAsymmetric>::kSharedBytes;
+  if (cudaError_t error = allow_shared_memory<kKernel>(kShared); error != cudaSuccess) return error;
+  const dim3 grid(gemm_blocks(args.m, args.padded_n, kMSlices), splits);
+  kKernel<<<grid, kBlockThreads, kShared, stream>>>(args, splits);
+  if (splits > 1) {
+    const dim3 reduce_grid(static_cast<unsigned>(reduce_blocks(args.m, args.n)));
+    reduce_kernel<kDtype><<<reduce_grid, kReduceThreads, 0, stream>>>(args, splits);
+  }
+  return cudaGetLastError();
+}
+
+template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric>
+cudaError_t launch_for_m(const GemmArguments& args, const GemmChoice& choice, cudaStream_t stream) {
+  switch (choice.m_slices) {
+    case 1:
+      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 1>(args, choice.splits, stream);
+    case 2:
+      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 2>(args, choice.splits, stream);
+    case 4:
+      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 4>(args, choice.splits, stream);
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+
+// Every kind of dequantization that exists for (kDtype, kBits).
+template <Dtype kDtype, int kBits>
+cudaError_t launch_for_dequant(const GemmArguments& args, const GemmChoice& choice,
+                               cudaStream_t stream) {
+  const bool asymmetric = args.zeros != nullptr;
+  if constexpr (kBits == 4) {
+    if (args.dequant == Dequant::kTwoField) {
+      return asymmetric
+                 ? launch_for_m<kDtype, kBits, Dequant::kTwoField, true>(args, choice, stream)
+                 : launch_for_m<kDtype, kBits, Dequant::kTwoField, false>(args, choice, stream);
+    }
+  }
+  if (args.dequant == Dequant::kOneField) {
+    return asymmetric
+               ? launch_for_m<kDtype, kBits, Dequant::kOneField, true>(args, choice, stream)
+               : launch_for_m<kDtype, kBits, Dequant::kOneField, false>(args, choice, stream);
+  }
+  if (args.dequant == Dequant::kWide && asymmetric) {
+    return launch_for_m<kDtype, kBits, Dequant::kWide, true>(args, choice, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+// Defined by the files in instances/.
+cudaError_t launch_gemm_half_w4(const GemmArguments&, const GemmChoice&, cudaStream_t);
+cudaError_t launch_gemm_half_w8(const GemmArguments&, const GemmChoice&, cudaStream_t);
+cudaError_t launch_gemm_bfloat16_w4(const GemmArguments&, const GemmChoice&, cudaStream_t);
+cudaError_t launch_gemm_bfloat16_w8(const GemmArguments&, const GemmChoice&, cudaStream_t);
+
+}  // namespace padmarlin

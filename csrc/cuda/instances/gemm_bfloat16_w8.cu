@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/gemm_launch.cuh"
+
+namespace padmarlin {
+
+cudaError_t launch_gemm_bfloat16_w8(const GemmArguments& args, const GemmChoice& choice,
+                                    cudaStream_t stream) {
+  return launch_for_dequant<Dtype::kBfloat16, 8>(args, choice, stream);
+}
+
+}  // namespace padmarlin

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA device behind a tensor: current while a call runs, its stream and its properties.
+#pragma once
+
+#include <torch/csrc/stable/accelerator.h>
+
+#include <string>
+
+#include "core/select_tile.h"
+
+namespace padmarlin {
+
+// Makes a device current for torch and for this library's own CUDA runtime, and finds the stream
+// that torch's caller chose. Refuses a GPU that the kernels cannot run on.
+class CurrentDevice {
+ public:
+  CurrentDevice(const char* function, int index);
+
+  void* stream() const;  // a cudaStream_t
+  Device properties() const;
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+  const char* function_;
+  int index_;
+};
+
+// Throws if a launch returned anything but cudaSuccess. `problem` describes it: "m = 1, n = 64".
+void check_launch(const char* function, int status, const std::string& problem);
+
+}  // namespace padmarlin

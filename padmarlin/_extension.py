@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loads ``_C.so``, the CUDA half of padmarlin, if it was built; remembers why if it was not.
+
+Loading it registers the CUDA implementations of the operators in :mod:`padmarlin.ops`. It does
+not initialise CUDA and needs no GPU, nor a torch with CUDA.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from padmarlin.errors import refusal
+from padmarlin.layout import FORMAT_VERSION
+
+LIBRARY = Path(__file__).with_name("_C.so")
+
+_HOW_TO_BUILD = (
+    "install the CUDA toolkit (nvcc >= 12.0) and g++, then reinstall padmarlin from its sources "
+    "(`PADMARLIN_CUDA=ON pip install .`); CPU tensors work without"
+)
+
+
+@dataclass(frozen=True)
+class ExtensionStatus:
+    """Whether CUDA tensors can be multiplied, and what that rests on."""
+
+    available: bool
+    reason: str  # why not; empty if available
+    build_info: dict[str, Any] = field(default_factory=dict)  # csrc/torch/build_info.cpp.in
+
+
+def _load() -> ExtensionStatus:
+    if not LIBRARY.exists():
+        return ExtensionStatus(False, "built without nvcc, or with PADMARLIN_CUDA=OFF")
+    try:
+        torch.ops.load_library(str(LIBRARY))
+        build_info = ctypes.CDLL(str(LIBRARY)).padmarlin_build_info
+    except (OSError, RuntimeError, AttributeError) as error:
+        return ExtensionStatus(False, f"{LIBRARY.name} does not load: {error}")
+    build_info.restype = ctypes.c_char_p
+    info: dict[str, Any] = json.loads(build_info())
+    if info["format_version"] != FORMAT_VERSION:
+        # An editable install whose Python moved on. Its kernels would read the tiles wrongly.
+        reason = f"{LIBRARY.name} is stale: format {info['format_version']}, not {FORMAT_VERSION}"
+        return ExtensionStatus(False, reason, info)
+    return ExtensionStatus(True, "", info)
+
+
+_status = _load()
+
+
+def extension_status() -> ExtensionStatus:
+    """What became of ``_C.so`` when padmarlin was imported."""
+    return _status
+
+
+def require_extension(function_name: str) -> None:
+    """Raises RuntimeError if ``function_name`` cannot run on CUDA tensors."""
+    if not _status.available:
+        got = f"a CUDA tensor, but no CUDA kernels ({_status.reason})"
+        raise RuntimeError(
+            refusal(function_name, "a", got, "a CPU tensor, or a CUDA build", _HOW_TO_BUILD)
+        )

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// The gemm kernels for half activations and 4-bit weights.
+#include "gemm_emulated.h"
+
+namespace padmarlin::emulator {
+
+Statistics gemm_half_w4(const GemmArguments& args, const GemmChoice& choice,
+                        const LaunchOptions& options) {
+  return launch_for_dequant<Dtype::kHalf, 4>(args, choice, options);
+}
+
+}  // namespace padmarlin::emulator

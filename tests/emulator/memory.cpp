@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Shared memory as kernels see it: addresses checked, accesses logged.
+#include "machine.h"
+
+namespace padmarlin::emulator {
+
+uint8_t* dynamic_shared() { return running_thread().block->shared.get(); }
+
+uint32_t shared_address(const void* pointer) { return check_shared("shared_address", pointer, 1); }
+
+uint32_t check_shared(const char* instruction, const void* pointer, int bytes) {
+  const int64_t offset = static_cast<int64_t>(reinterpret_cast<uintptr_t>(pointer) -
+                                              reinterpret_cast<uintptr_t>(dynamic_shared()));
+  const int64_t size = static_cast<int64_t>(machine->shape.shared_bytes);
+  if (offset < 0 || offset + bytes > size) {
+    fail(std::string(instruction) + ": shared address " + std::to_string(offset) + " + " +
+         std::to_string(bytes) + " bytes is out of range, the block has " + std::to_string(size));
+  }
+  if (offset % bytes) {
+    fail(std::string(instruction) + ": shared address " + std::to_string(offset) +
+         " is misaligned, expected a multiple of " + std::to_string(bytes));
+  }
+  return static_cast<uint32_t>(offset);
+}
+
+void access_shared(const char* instruction, const void* pointer, int bytes) {
+  Thread& thread = running_thread();
+  const uint32_t address = check_shared(instruction, pointer, bytes);
+  // The twins are inlined, so this is the place in the kernel, the same for all lanes.
+  const void* const site = __builtin_return_address(0);
+  thread.warp->accesses.add(instruction, site, thread.lane, address, bytes);
+  maybe_preempt();
+}
+
+void settle_accesses(Warp& warp) { warp.accesses.settle(machine->statistics); }
+
+}  // namespace padmarlin::emulator

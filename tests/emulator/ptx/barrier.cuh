@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+// Host twin of the barriers.
+#pragma once
+
+#include <ptx/qualifiers.cuh>
+
+namespace padmarlin::ptx {
+
+PADMARLIN_DEVICE void bar_sync() { emulator::bar_sync(); }
+
+}  // namespace padmarlin::ptx

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Host twin of the shared-memory instructions.
+#pragma once
+
+#include <cstring>
+
+#include <ptx/qualifiers.cuh>
+
+namespace padmarlin::ptx {
+
+PADMARLIN_DEVICE uint8_t* dynamic_shared() { return emulator::dynamic_shared(); }
+
+PADMARLIN_DEVICE uint32_t shared_address(const void* pointer) {
+  return emulator::shared_address(pointer);
+}
+
+PADMARLIN_DEVICE uint4 ld_shared_v4(const void* pointer) {
+  emulator::access_shared("ld_shared_v4", pointer, sizeof(uint4));
+  uint4 value;
+  std::memcpy(&value, pointer, sizeof value);
+  return value;
+}
+
+PADMARLIN_DEVICE void st_shared_v4(void* pointer, uint4 value) {
+  emulator::access_shared("st_shared_v4", pointer, sizeof value);
+  std::memcpy(pointer, &value, sizeof value);
+}
+
+PADMARLIN_DEVICE void ldmatrix_x4(uint32_t (&fragment)[4], const void* row) {
+  emulator::ldmatrix_x4(fragment, row);
+}
+
+}  // namespace padmarlin::ptx

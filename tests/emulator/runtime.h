@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// The emulator's interface: `launch` for those who start kernels, and below it what the host twins
+// of csrc/cuda/ptx (tests/emulator/ptx) call. docs: tests/emulator/README.md.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+
+namespace padmarlin::emulator {
+
+// When the bytes of a cp.async arrive. The program may rely on none of these: all are legal until
+// the wait_group that covers the copy.
+enum class Delivery {
+  kEager,   // at once
+  kLate,    // in the wait_group that guarantees them; until then the destination holds NaNs
+  kRandom,  // each copy one or the other
+};
+
+struct Region {
+  uintptr_t begin;
+  size_t bytes;
+};
+
+struct LaunchOptions {
+  uint64_t seed = 0;  // 0: threads run in order; otherwise a random schedule, the same every time
+  Delivery delivery = Delivery::kEager;
+  int resident_blocks = 1;      // blocks that run interleaved
+  std::vector<Region> regions;  // memory that cp.async may read; empty: anything
+};
+
+struct LaunchShape {
+  const char* kernel;  // for messages
+  int grid_x, grid_y;
+  int threads;  // per block, whole warps
+  size_t shared_bytes;
+};
+
+// A warp's access to shared memory takes at least one wavefront per phase (128 bytes); every word
+// more that falls into an already busy bank costs an extra one.
+struct SharedAccesses {
+  int64_t instructions = 0;  // warp-wide
+  int64_t extra_wavefronts = 0;
+};
+using Statistics = std::map<std::string, SharedAccesses>;  // by instruction
+
+// What a kernel did wrong, with kernel, block and thread.
+class LaunchError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// Runs `kernel` once per thread of the grid. Throws LaunchError, always on the caller's stack.
+Statistics launch(const LaunchShape& shape, const LaunchOptions& options,
+                  const std::function<void()>& kernel);
+
+// ---- special registers
+int tid_x();
+int ctaid_x();
+int ctaid_y();
+
+// ---- shared memory. A misaligned or out-of-range address ends the launch.
+uint8_t* dynamic_shared();
+uint32_t shared_address(const void* pointer);
+// Announces this lane's part of a shared load or store of `bytes` (4, 8 or 16). Lanes need not
+// come together: a warp's lanes are matched by call site for the bank-conflict count.
+[[gnu::noinline]] void access_shared(const char* instruction, const void* pointer, int bytes);
+
+// ---- warp-wide instructions: every lane must come
+void ldmatrix_x4(uint32_t (&fragment)[4], const void* row);
+void mma_m16n8k16(Dtype dtype, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+
+// ---- the block's barrier
+void bar_sync();
+
+// ---- asynchronous copies
+void cp_async(void* shared, const void* global, int bytes, int source_bytes);
+void cp_async_commit_group();
+void cp_async_wait_group(int pending);
+
+}  // namespace padmarlin::emulator

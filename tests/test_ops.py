@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators as torch sees them: opcheck, torch.compile, fakes, and checks of raw calls."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import padmarlin
+from tests.weights import pack_rows, random_weight
+
+K, N = 96, 70
+
+
+def arguments(made, bias=None, batch_invariant=False):
+    w = made.packed
+    return [
+        w.qweight, w.scales, w.zeros, w.slice_rows, w.columns, bias,
+        w.k, w.n, w.bits, w.front_pad, int(w.dequant), batch_invariant,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made():
+    return random_weight(K, N, group_size=32, seed=1)
+
+
+@pytest.fixture(scope="module")
+def a():
+    return torch.randn(5, K, generator=torch.Generator().manual_seed(2)).half()
+
+
+@pytest.mark.parametrize("act_order", [False, True])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_opcheck_gemm(act_order, symmetric, a):
+    made = random_weight(K, N, group_size=32, act_order=act_order, symmetric=symmetric)
+    bias = torch.zeros(N, dtype=torch.float16)
+    torch.library.opcheck(torch.ops.padmarlin.gemm.default, [a, *arguments(made, bias)])
+    out = torch.empty(5, N, dtype=torch.float16)
+    torch.library.opcheck(torch.ops.padmarlin.gemm_out.default, [out, a, *arguments(made)])
+
+
+def test_opcheck_repack():
+    codes = torch.randint(0, 16, (64, N), generator=torch.Generator().manual_seed(3))
+    rows = torch.arange(64, dtype=torch.int32)
+    slices = torch.zeros(4, dtype=torch.int32)
+    torch.library.opcheck(
+        torch.ops.padmarlin.repack_gptq.default, [pack_rows(codes, 4), rows, slices, None, N, 4, 3]
+    )
+
+
+def test_compile_without_graph_breaks_for_any_m(made):
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda a, bias: torch.relu(padmarlin.gemm(a, made.packed, bias)) + 1,
+        fullgraph=True,
+        dynamic=True,
+        backend="aot_eager",
+    )
+    bias = torch.randn(N, generator=torch.Generator().manual_seed(4)).half()
+    for m in (1, 5, 33):
+        a = torch.randn(m, K, generator=torch.Generator().manual_seed(m)).half()
+        assert torch.equal(compiled(a, bias), torch.relu(padmarlin.gemm(a, made.packed, bias)) + 1)
+
+
+def test_compile_with_out(made, a):
+    torch._dynamo.reset()
+
+    def into(out, a):
+        return padmarlin.gemm(a, made.packed, out=out)
+
+    out = torch.empty(5, N, dtype=torch.float16)
+    torch.compile(into, fullgraph=True, backend="aot_eager")(out, a)
+    assert torch.equal(out, padmarlin.gemm(a, made.packed))
+
+
+def test_autograd_through_the_raw_operator_is_refused(made, a):
+    with pytest.raises(RuntimeError, match="no_grad"):
+        torch.ops.padmarlin.gemm(a.clone().requires_grad_(), *arguments(made)).sum().backward()
+
+
+RAW = {
+    "qweight dtype": (0, lambda t: t.float(), "qweight"),
+    "qweight size": (0, lambda t: t[:, :, :-1], "qweight"),
+    "scales dtype": (1, lambda t: t.float(), "scales"),
+    "scales size": (1, lambda t: t[:, :-1], "scales"),
+    "slice_rows": (3, lambda t: t[:-1], "slice_rows"),
+    "columns": (4, lambda t: torch.zeros(3, dtype=torch.int32), "columns"),
+    "bias": (5, lambda t: torch.zeros(3, dtype=torch.float16), "bias"),
+    "k": (6, lambda v: v + 1, "gemm: a"),
+    "n": (7, lambda v: v + 64, "n"),
+    "bits": (8, lambda v: 3, "bits"),
+    "front_pad": (9, lambda v: 40, "front_pad"),
+    "dequant": (10, lambda v: 2, "dequant"),
+}
+
+
+@pytest.mark.parametrize("case", RAW)
+def test_raw_calls_stay_in_bounds(case, made, a):
+    index, change, message = RAW[case]
+    raw = arguments(made)
+    raw[index] = change(raw[index])
+    with pytest.raises(ValueError, match=message):
+        torch.ops.padmarlin.gemm(a, *raw)
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        meta = [v.to("meta") if isinstance(v, torch.Tensor) else v for v in raw]
+        torch.ops.padmarlin.gemm(a.to("meta"), *meta)
