@@ -195,7 +195,7 @@ def test_shard_refusals(error: type[Exception], message: str, arguments: tuple) 
 
 
 def test_shard_refuses_a_size_that_it_cannot_divide() -> None:
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(ValueError, match="world_size") as refused:
         Shard("k", 0, 5).bounds(29568)
     assert str(refused.value) == (
         "Shard.bounds: size: got 29568 along axis 'k', expected a multiple of world_size = 5; "

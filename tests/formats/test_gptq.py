@@ -97,10 +97,11 @@ def test_partial_sums_add_up(act_order: bool) -> None:
 
 
 def test_v1_borrow() -> None:
-    """A zero point of 0 is stored as a borrow from its neighbours: 0 0 15 8 -> ff dd.. and so on."""
+    """A zero point of 0 minus one borrows from the zero point beside it in the packed word."""
     zeros = np.array([[0, 0, 15, 8, 0, 7, 0, 0]])
     stored = (pack(zeros, 4, 1).view(np.uint32) - np.uint32(0x11111111)).view(np.int32)
-    assert unpack(stored, 4, 1).tolist() != [[15, 15, 14, 7, 15, 6, 15, 15]]
+    # Not 15 15 14 7 15 6 15 15, which each zero point minus one, modulo 16, would be.
+    assert unpack(stored, 4, 1).tolist() == [[15, 14, 13, 7, 15, 5, 15, 14]]
     weight = repack_gptq(
         torch.zeros(2, 8, dtype=torch.int32),
         torch.ones(1, 8, dtype=torch.float16),
