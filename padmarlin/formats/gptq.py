@@ -167,7 +167,7 @@ def _check_sizes(
             scales.shape[0],
             div_up(n * bits, 32),
             f"(rows of scales, ceil(n * bits / 32)) for n = {n}, bits = {bits}",
-            "pass the tensors of one layer together",
+            "check bits, and pass the tensors of one layer together",
         )
 
 
