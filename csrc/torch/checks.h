@@ -65,6 +65,13 @@ class Argument {
     return *this;
   }
 
+  // The dispatcher comes here if any argument is on a GPU, so even the first is not sure to be.
+  const Argument& is_on_cuda() const {
+    STD_TORCH_CHECK(tensor_.is_cuda(), function_, ": ", name_, " is on ", device_text(),
+                    ", expected a CUDA device, as another argument is; pass ", name_, ".cuda()");
+    return *this;
+  }
+
   const Argument& is_on_device_of(const Tensor& other, const char* other_name) const {
     STD_TORCH_CHECK(tensor_.is_cuda() && tensor_.get_device_index() == other.get_device_index(),
                     function_, ": ", name_, " is on ", device_text(),

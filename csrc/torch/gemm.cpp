@@ -52,14 +52,15 @@ void check_numbers(const Call& call) {
 }
 
 void check_activations(const Call& call) {
-  const ScalarType dtype = call.a.scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Half || dtype == ScalarType::BFloat16, call.function,
-                  ": a is ", dtype_name(dtype), ", expected float16 or bfloat16");
   call.argument("a", call.a)
+      .is_on_cuda()
       .has_dim(2)
       .has_shape({call.m(), call.k}, "(m, k)")
       .has_contiguous_rows();
   check_extent(call.function, "the number of rows of a", call.m(), 0);
+  const ScalarType dtype = call.a.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Half || dtype == ScalarType::BFloat16, call.function,
+                  ": a is ", dtype_name(dtype), ", expected float16 or bfloat16");
 }
 
 void check_weight(const Call& call) {

@@ -25,6 +25,7 @@ void check_numbers(int64_t n, int64_t bits, int64_t base) {
 
 void check_qweight(const Tensor& qweight, int64_t n) {
   Argument(kFunction, "qweight", qweight)
+      .is_on_cuda()
       .has_dtype(ScalarType::Int)
       .has_dim(2)
       .has_contiguous_rows();

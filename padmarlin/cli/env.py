@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``padmarlin env``: versions, devices, driver and what was compiled, on one screen, for bug reports.
+"""``padmarlin env``: versions, devices, driver and what was compiled, for bug reports.
 
 It reports on broken installations too, so every fact is found by itself and none may raise.
 """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The project's CUDA kernels on the CPU: `native` is their module, built when this is imported."""
 
-from tests.emulator.build import load
+from .build import load
 
 native = load()
