@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -26,9 +27,11 @@ class CMakeBuild(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
-        # A fixed directory, so that a second build is incremental (setuptools' own build_temp is a
-        # fresh one for every editable install).
-        build = ROOT / "build" / "cmake"
+        nvcc = str(padmarlin_build.find_nvcc())
+        # A lasting directory, so that a second build is incremental (setuptools' own build_temp is
+        # a fresh one for every editable install). One per nvcc: CMake forgets all other settings
+        # when the compiler of a configured directory changes.
+        build = ROOT / "build" / f"cmake-{zlib.crc32(nvcc.encode()):08x}"
         cmake, ninja = shutil.which("cmake"), shutil.which("ninja")
         if not cmake or not ninja:
             raise padmarlin_build.BuildError(
@@ -39,7 +42,7 @@ class CMakeBuild(build_ext):
             *(cmake, "-S", ROOT, "-B", build, "-G", "Ninja"),
             # Spelled out on every call: pip's isolated ninja of the last build is gone by now.
             f"-DCMAKE_MAKE_PROGRAM={ninja}",
-            f"-DCMAKE_CUDA_COMPILER={padmarlin_build.find_nvcc()}",
+            f"-DCMAKE_CUDA_COMPILER={nvcc}",
             f"-DTORCH_DIR={padmarlin_build.require_torch()}",
             f"-DPADMARLIN_VERSION={self.distribution.get_version()}",
             *shlex.split(os.environ.get("CMAKE_ARGS", "")),
