@@ -80,10 +80,42 @@ def repack_gptq(
     scales = check_tensor(function, "scales", scales, SCALE_DTYPES, 2, qweight.device)
     k, n = _rows(qweight, g_idx, k, bits), scales.shape[1]
     _check_sizes(qweight, scales, qzeros, k, n, bits)
-    dtype = weight_dtype(function, scales, dtype)
+    return repack_gptq_cut(
+        qweight,
+        scales,
+        qzeros,
+        g_idx,
+        Cut.of(function, k, n, shard, k_start),
+        bits=bits,
+        group_size=group_size,
+        sym=sym,
+        checkpoint_format=checkpoint_format,
+        dtype=dtype,
+    )
 
-    cut = Cut.of(function, k, n, shard, k_start)
-    groups = _act_order_groups(g_idx, k, group_size, cut)
+
+def repack_gptq_cut(
+    qweight: Tensor,
+    scales: Tensor,
+    qzeros: Tensor | None,
+    g_idx: Tensor | None,
+    cut: Cut,
+    *,
+    bits: int,
+    group_size: int,
+    sym: bool | None,
+    checkpoint_format: str,
+    dtype: torch.dtype | None,
+) -> PaddedWeight:
+    """`repack_gptq` of any part of tensors whose dtypes and shapes have been checked.
+
+    The part may begin inside a word of qweight and of qzeros, so that a reader of files can fetch
+    whole words. `cut.k_given` is the number of rows up to the end of the part at least, and of
+    entries of g_idx.
+    """
+    function = "repack_gptq"
+    dtype = weight_dtype(function, scales, dtype)
+    groups = _act_order_groups(g_idx, cut.k_given, group_size, cut)
     row_map = build_row_map(cut.k, group_size, k_start=cut.k_start, g_idx=groups)
     table = table_rows(
         function,
@@ -135,7 +167,7 @@ def _check_sizes(
             scales.shape[0],
             div_up(n * bits, 32),
             f"(rows of scales, ceil(n * bits / 32)) for n = {n}, bits = {bits}",
-            "pass the tensors of one layer together",
+            "check bits, and pass the tensors of one layer together",
         )
 
 

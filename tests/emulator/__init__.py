@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The project's CUDA kernels on the CPU. `from emulator import native` builds and loads them."""
+"""The project's CUDA kernels on the CPU. `from tests.emulator import native` builds and loads them."""
 
-from emulator.build import load
+from .build import load
 
 native = load()

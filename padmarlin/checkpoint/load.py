@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``load_weight``: checks its arguments, finds the layer, and hands it to its format's reader."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from padmarlin import _extension
+from padmarlin.checkpoint.gptq import load_gptq
+from padmarlin.checkpoint.refuse import refuse
+from padmarlin.checkpoint.request import Request
+from padmarlin.checkpoint.settings import Settings, read_settings
+from padmarlin.checkpoint.tensors import TensorFiles
+from padmarlin.errors import refusal
+from padmarlin.partition import Shard
+from padmarlin.weight import PaddedWeight
+
+_READERS: dict[str, Callable[[Request], PaddedWeight]] = {"gptq": load_gptq}
+_CODES = {"gptq": "qweight"}
+"""The tensor that every layer quantized by a method has."""
+
+
+def load_weight(
+    checkpoint_dir: str | os.PathLike[str],
+    name: str,
+    *,
+    shard: Shard | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> PaddedWeight:
+    """Loads and repacks one quantized layer of a checkpoint directory.
+
+    The result is what ``repack_*`` makes of the layer's whole tensors with the same ``shard``; but
+    only the rank's part of them is read. A bias is not part of it.
+
+    Args:
+        checkpoint_dir: a local directory with config.json (``quantization_config``) or
+            quantize_config.json, and safetensors files, sharded or not. GPTQ is read: 4 and 8
+            bits, v1 and v2, act-order, per-layer ``dynamic`` settings.
+        name: the layer, e.g. "model.layers.0.mlp.down_proj".
+        shard: the rank's part; None: all of it.
+        device: where the weight is repacked and stays: "cpu" or "cuda".
+        dtype: torch.float16 or torch.bfloat16; None: the scales' dtype, fp16 if that is fp32.
+
+    Raises:
+        ValueError: a checkpoint that lacks a file, a tensor or a setting, contradicts itself, is
+            damaged, or of another method; a layer that does not exist or is not quantized; a size
+            that the shard's world_size does not divide.
+        TypeError: an argument of the wrong type. RuntimeError: "cuda" without a CUDA build.
+    """
+    directory = _checked_arguments(checkpoint_dir, name, shard, dtype)
+    device = _checked_device(device)
+    settings = read_settings(directory)
+    with ExitStack() as open_files:
+        files = TensorFiles(directory, open_files)
+        files.check_layer(name)
+        settings = settings.of_layer(name)
+        read = _reader(settings)
+        request = Request(files, name, settings, shard, device, dtype)
+        _check_quantized(request)
+        try:
+            return read(request)
+        except ValueError as error:
+            raise ValueError(_located(str(error), name, directory)) from error
+
+
+def _located(message: str, name: str, directory: Path) -> str:
+    return f"{message} (layer {name!r} of {directory})"
+
+
+def _checked_arguments(checkpoint_dir: Any, name: Any, shard: Any, dtype: Any) -> Path:
+    for argument, value, kinds in (
+        ("checkpoint_dir", checkpoint_dir, (str, os.PathLike)),
+        ("name", name, (str,)),
+        ("shard", shard, (Shard, type(None))),
+        ("dtype", dtype, (torch.dtype, type(None))),
+    ):
+        if not isinstance(value, kinds):
+            expected = " or ".join(kind.__name__ for kind in kinds)
+            raise TypeError(refusal("load_weight", argument, type(value).__name__, expected))
+    directory = Path(os.fsdecode(checkpoint_dir))
+    if not os.path.isdir(directory):
+        remedy = "download the checkpoint first: this is a path, not the name of a model"
+        refuse("checkpoint_dir", repr(str(directory)), "an existing directory", remedy)
+    return directory
+
+
+def _checked_device(device: Any) -> torch.device:
+    try:
+        checked = torch.device(device)
+    except (RuntimeError, TypeError):
+        refuse("device", repr(device), '"cpu" or "cuda"')
+    if checked.type not in ("cpu", "cuda"):
+        refuse("device", repr(str(checked)), '"cpu" or "cuda"')
+    if checked.type == "cuda":
+        count = torch.cuda.device_count()
+        if (checked.index or 0) >= count:
+            refuse("device", repr(str(checked)), f"one of the {count} CUDA devices that torch sees")
+        _extension.require_extension("load_weight")
+    return checked
+
+
+def _reader(settings: Settings) -> Callable[[Request], PaddedWeight]:
+    if settings.method not in _READERS:
+        key = "quant_method" if settings.values.get("quant_method") else "method"
+        coming = settings.method in ("awq", "compressed-tensors")
+        remedy = "this method is not supported yet" if coming else "requantize with GPTQ"
+        settings.refuse(key, " or ".join(map(repr, _READERS)), remedy)
+    return _READERS[settings.method]
+
+
+def _check_quantized(request: Request) -> None:
+    if request.has("weight") and not request.has(_CODES[request.settings.method]):
+        got = f"{request.name!r}, which is not quantized"
+        remedy = f"use the tensor {request.name}.weight as it is"
+        refuse("name", got, "a quantized layer", remedy)

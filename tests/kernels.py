@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where kernels run in tests: the CPU emulator always, a CUDA device where there is one.
+
+Both take the same PaddedWeight and activations, so that one test holds for both.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+import padmarlin
+from padmarlin import _extension
+from padmarlin.layout import TILE, round_up, tile_words
+
+NAN = float("nan")
+
+
+@functools.cache
+def emulator() -> ModuleType:
+    """The emulator's module; skips the test where no host compiler can build it."""
+    pytest.importorskip("pybind11")
+    if shutil.which("g++") is None and shutil.which("c++") is None:
+        pytest.skip("the emulator needs a C++20 compiler (g++ 11 or newer)")
+    from tests.emulator import native
+
+    return native
+
+
+def cuda_skip_reason() -> str | None:
+    """Why nothing can run on a CUDA device here, or None."""
+    if not _extension.extension_status().available:
+        return _extension.extension_status().reason
+    if not torch.cuda.is_available():
+        return "no CUDA device"
+    if torch.cuda.get_device_capability() < (8, 0):
+        return "the device is older than compute capability 8.0"
+    return None
+
+
+@dataclass(frozen=True)
+class EmulatedRun:
+    """How the emulator runs a launch: its schedule, and when asynchronous copies arrive."""
+
+    delivery: str = "late"
+    seed: int = 0
+    resident_blocks: int = 1
+    num_sms: int = 8
+    m_slices: int | None = None
+    splits: int | None = None
+
+    def gemm(
+        self,
+        a: Tensor,
+        weight: padmarlin.PaddedWeight,
+        bias: Tensor | None = None,
+        *,
+        out: Tensor | None = None,
+        batch_invariant: bool = False,
+    ) -> Tensor:
+        """padmarlin.gemm on the emulator; `out` and the partials hold NaN beforehand."""
+        native = emulator()
+        m = a.shape[0]
+        if out is None:
+            out = torch.full((m, weight.n), NAN, dtype=weight.dtype)
+        m_slices, splits = native.select_gemm(
+            m, weight.padded_n, weight.padded_k, batch_invariant, self.num_sms
+        )
+        m_slices = self.m_slices or m_slices
+        splits = self.splits or splits
+        partials = torch.full((splits if splits > 1 else 0, m, weight.padded_n), NAN)
+        dtypes = {torch.float16: native.Dtype.HALF, torch.bfloat16: native.Dtype.BFLOAT16}
+        regions = [_region(t) for t in (a, weight.qweight, weight.scales, weight.zeros)]
+        native.gemm(
+            a=a.data_ptr(),
+            qweight=weight.qweight.data_ptr(),
+            scales=weight.scales.data_ptr(),
+            zeros=_address(weight.zeros),
+            slice_rows=weight.slice_rows.data_ptr(),
+            columns=_address(weight.columns),
+            bias=_address(bias),
+            out=out.data_ptr(),
+            partials=partials.data_ptr(),
+            lda=a.stride(0) if m > 1 else weight.k,
+            ldc=out.stride(0) if m > 1 else weight.n,
+            m=m,
+            n=weight.n,
+            k=weight.k,
+            padded_n=weight.padded_n,
+            padded_k=weight.padded_k,
+            scale_rows=weight.scales.shape[0],
+            front_pad=weight.front_pad,
+            bits=weight.bits,
+            dtype=dtypes[weight.dtype],
+            dequant=int(weight.dequant),
+            m_slices=m_slices,
+            splits=splits,
+            options=native.LaunchOptions(
+                seed=self.seed,
+                delivery=self.delivery,
+                resident_blocks=self.resident_blocks,
+                regions=[region for region in regions if region is not None],
+            ),
+        )
+        return out
+
+    def repack_gptq(
+        self,
+        qweight: Tensor,
+        source_rows: Tensor,
+        slice_rows: Tensor,
+        pad_codes: Tensor | None,
+        n: int,
+        bits: int,
+        base: int,
+    ) -> Tensor:
+        padded_n, padded_k = round_up(n, TILE), source_rows.shape[0]
+        out = torch.full(
+            (padded_n // TILE, padded_k // TILE, tile_words(bits)), -1, dtype=torch.int32
+        )
+        emulator().repack_gptq(
+            qweight=qweight.data_ptr(),
+            source_rows=source_rows.data_ptr(),
+            slice_rows=slice_rows.data_ptr(),
+            pad_codes=_address(pad_codes),
+            out=out.data_ptr(),
+            ldw=qweight.stride(0),
+            source_words=qweight.shape[0],
+            n=n,
+            padded_n=padded_n,
+            padded_k=padded_k,
+            scale_rows=1 if pad_codes is None else pad_codes.shape[0],
+            bits=bits,
+            field_base=base,
+        )
+        return out
+
+
+class CudaRun:
+    """The same on the device; tensors go there and come back with their strides."""
+
+    def gemm(self, a, weight, bias=None, *, out=None, batch_invariant=False):
+        bias = None if bias is None else bias.cuda()
+        result = None if out is None else _to_cuda(out)
+        got = padmarlin.gemm(
+            _to_cuda(a), weight.to("cuda"), bias, out=result, batch_invariant=batch_invariant
+        )
+        if out is None:
+            return got.cpu()
+        return out.copy_(got)
+
+    def repack_gptq(self, qweight, source_rows, slice_rows, pad_codes, n, bits, base):
+        pad_codes = None if pad_codes is None else pad_codes.cuda()
+        arguments = (_to_cuda(qweight), source_rows.cuda(), slice_rows.cuda(), pad_codes)
+        return torch.ops.padmarlin.repack_gptq(*arguments, n, bits, base).cpu()
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _region(tensor: Tensor | None) -> tuple[int, int] | None:
+    """The bytes from the tensor's first element to its last: what a copy may read."""
+    if tensor is None or tensor.numel() == 0:
+        return None
+    last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr(), (last + 1) * tensor.element_size()
+
+
+def _to_cuda(tensor: Tensor) -> Tensor:
+    """On the device with the same strides and storage offset: the whole storage travels."""
+    storage = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
+    return storage.cuda().as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())

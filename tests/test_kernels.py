@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gemm and repack kernels, on the emulator and on a device: three tiers of numerics (docs/
+numerics.md) over ragged shapes, every way of reading A and writing the output."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import padmarlin
+from padmarlin.layout import Dequant
+from tests.kernels import NAN, EmulatedRun, emulator
+from tests.weights import pack_rows, random_weight
+
+DTYPES = [torch.float16, torch.bfloat16]
+
+
+def activations(m, k, dtype, seed=1, integers=False, offset=0, pitch=None):
+    """(m, k) activations inside a buffer that is NaN everywhere else."""
+    pitch = k + offset if pitch is None else pitch
+    buffer = torch.full((m + 2, pitch), NAN, dtype=dtype)
+    view = buffer.flatten().as_strided((m, k), (pitch, 1), pitch + offset)
+    generator = torch.Generator().manual_seed(seed)
+    if integers:
+        view.copy_(torch.randint(-2, 3, (m, k), generator=generator))
+    else:
+        view.copy_(torch.randn((m, k), generator=generator))
+    return view
+
+
+def assert_equal(got, want, what):
+    """Bit for bit, but for the sign of zeros; a failure names the first element."""
+    same = got == want
+    if not same.all():
+        index = (~same).nonzero()[0].tolist()
+        difference = f"{got[tuple(index)]} instead of {want[tuple(index)]}"
+        pytest.fail(f"{what}: {int((~same).sum())} of {same.numel()} differ; {index}: {difference}")
+
+
+def assert_as_good_as_torch(got, a, dense, bias, what):
+    """The error against float64 is at most twice that of torch's product in the same dtype."""
+    exact = a.double() @ dense.double()
+    own = (a.float() @ dense.float()).to(a.dtype)
+    if bias is not None:
+        exact = exact + bias.double()
+        own = (a.float() @ dense.float() + bias.float()).to(a.dtype)
+    assert not got.isnan().any(), f"{what}: NaN at {got.isnan().nonzero()[0].tolist()}"
+    limit = 2 * (own.double() - exact).norm() + 1e-6 * exact.norm()
+    error = (got.double() - exact).norm()
+    assert error <= limit, f"{what}: error {error:.3e}, limit {limit:.3e}"
+
+
+# ---- tier 1: identity activations give the dequantized weight
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("scale", [2.0**-24, 2.0**-15, 2.0**-8, 0.0625, 0.07, 0.3, 2.5, 200.0])
+def test_identity_activations_give_the_weight_bit_for_bit(runner, dtype, bits, symmetric, scale):
+    made = random_weight(
+        72, 70, bits=bits, symmetric=symmetric, dtype=dtype, scale=scale, group_size=32
+    )
+    got = runner.gemm(torch.eye(72, dtype=dtype), made.packed)
+    assert_equal(got, made.dense, (dtype, bits, symmetric, scale, made.packed.dequant))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_every_code_and_zero_point(runner, dtype, bits):
+    """All pairs (q, z) with a scale for each dequantization."""
+    values = 1 << bits
+    k, n = values, values
+    for scale in (2.0**-9, 0.11, 1.7):
+        made = random_weight(k, n, bits=bits, symmetric=False, dtype=dtype, scale=scale, group_size=-1)
+        got = runner.gemm(torch.eye(k, dtype=dtype), made.packed)
+        assert_equal(got, made.dense, (dtype, bits, scale, made.packed.dequant))
+
+
+# ---- tier 2: small integers are exact
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("m", [1, 7, 16, 17, 33, 65, 130])
+def test_small_integers_are_exact(runner, dtype, m):
+    made = random_weight(200, 300, scale=1.0, integers=True, dtype=dtype, group_size=64)
+    a = activations(m, 200, dtype, integers=True)
+    want = (a.double() @ made.dense.double()).to(dtype)
+    assert_equal(runner.gemm(a, made.packed), want, (dtype, m))
+
+
+# ---- tier 3: random data, ragged shapes
+
+SHAPES = [
+    # m, k, n, group, k_start
+    (1, 64, 64, 64, 0),
+    (1, 1, 1, -1, 0),
+    (3, 63, 65, 32, 0),
+    (5, 130, 7, 128, 64),
+    (16, 115, 129, 16, 3),  # an odd front pad
+    (17, 258, 256, 128, 258),
+    (2, 100, 1000, 100, 0),
+    (33, 96, 320, 24, 0),
+    (9, 200, 257, 64, 8),
+    (64, 320, 64, 128, 48),
+    (70, 1032 // 4, 60, 128, 1032 // 4),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bits, symmetric", [(4, True), (4, False), (8, True), (8, False)])
+@pytest.mark.parametrize("m, k, n, group_size, k_start", SHAPES)
+def test_ragged_shapes(runner, dtype, bits, symmetric, m, k, n, group_size, k_start):
+    made = random_weight(
+        k, n, bits=bits, group_size=group_size, symmetric=symmetric, dtype=dtype, k_start=k_start,
+        scale=0.003, seed=m,
+    )  # fmt: skip
+    a = activations(m, k, dtype)
+    bias = torch.randn(n, generator=torch.Generator().manual_seed(2)).to(dtype)
+    got = runner.gemm(a, made.packed, bias)
+    assert_as_good_as_torch(got, a, made.dense, bias, (m, k, n, group_size, k_start))
+
+
+@pytest.mark.parametrize("group_size", [-1, 16, 24, 32, 64, 100, 128])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_act_order(runner, group_size, bits):
+    made = random_weight(
+        300, 130, bits=bits, group_size=group_size, act_order=True, symmetric=False, scale=0.003
+    )
+    a = activations(5, 300, torch.float16)
+    got = runner.gemm(a, made.packed)
+    assert_as_good_as_torch(got, a, made.dense, None, group_size)
+    identity = runner.gemm(torch.eye(300, dtype=torch.float16), made.packed)
+    assert_equal(identity, made.dense, group_size)
+
+
+# Every width of copy: (elements before the first, row pitch - k) with k = 96 and a front pad.
+READS = [(0, 0), (8, 8), (4, 4), (2, 2), (1, 3), (0, 7), (3, 32), (0, 2)]
+
+
+@pytest.mark.parametrize("k_start", [0, 8, 4, 2, 1])
+@pytest.mark.parametrize("offset, extra", READS)
+def test_activations_are_read_in_place_whatever_their_alignment(runner, offset, extra, k_start):
+    made = random_weight(96, 80, group_size=32, k_start=k_start)
+    a = activations(6, 96, torch.float16, offset=offset, pitch=96 + offset + extra)
+    want = padmarlin.gemm(a.contiguous(), made.packed)
+    got = runner.gemm(a, made.packed)
+    assert_as_good_as_torch(got, a, made.dense, None, (offset, extra, k_start))
+    assert (got - want).abs().max() <= 2e-3 * want.abs().max()
+
+
+@pytest.mark.parametrize("n", [1, 2, 63, 65, 130])
+@pytest.mark.parametrize("offset, extra", [(0, 0), (1, 0), (2, 6), (3, 1)])
+def test_the_output_is_written_in_place_and_nothing_else(runner, n, offset, extra):
+    made = random_weight(64, n)
+    a = activations(19, 64, torch.float16)
+    pitch = n + offset + extra
+    buffer = torch.full((21, pitch), NAN, dtype=torch.float16)
+    out = buffer.flatten().as_strided((19, n), (pitch, 1), pitch + offset)
+    runner.gemm(a, made.packed, out=out)
+    assert_as_good_as_torch(out, a, made.dense, None, (n, offset, extra))
+    written = torch.zeros((21, pitch), dtype=torch.bool)
+    written.flatten().as_strided((19, n), (pitch, 1), pitch + offset).fill_(True)
+    assert buffer[~written].isnan().all(), (n, offset, extra)
+
+
+@given(
+    m=st.integers(1, 40),
+    k=st.integers(1, 300),
+    n=st.integers(1, 150),
+    bits=st.sampled_from([4, 8]),
+    group_size=st.sampled_from([-1, 8, 16, 32, 48, 64, 100, 128]),
+    symmetric=st.booleans(),
+    act_order=st.booleans(),
+    k_start=st.integers(0, 400),
+    dtype=st.sampled_from(DTYPES),
+    scale=st.sampled_from([0.002, 0.1, 3.0]),
+    run=st.builds(
+        EmulatedRun,
+        delivery=st.sampled_from(["eager", "late", "random"]),
+        seed=st.integers(0, 99),
+        resident_blocks=st.integers(1, 3),
+        splits=st.sampled_from([None, 1, 2, 3]),
+    ),
+)
+def test_random_problems_under_random_schedules(
+    m, k, n, bits, group_size, symmetric, act_order, k_start, dtype, scale, run
+):
+    emulator()
+    made = random_weight(
+        k, n, bits=bits, group_size=group_size, symmetric=symmetric, dtype=dtype, scale=scale,
+        act_order=act_order, k_start=k_start,
+    )  # fmt: skip
+    if run.splits is not None and run.splits > made.packed.padded_k // 64:
+        run = replace(run, splits=1)
+    a = activations(m, k, dtype)
+    got = run.gemm(a, made.packed)
+    assert_as_good_as_torch(got, a, made.dense, None, run)
+
+
+# ---- the partition of K
+
+
+@pytest.mark.parametrize("splits", [2, 3, 5])
+@pytest.mark.parametrize("m", [1, 18])
+def test_split_k_writes_every_partial_it_reads(splits, m):
+    emulator()
+    made = random_weight(64 * 7, 70, group_size=64)
+    a = activations(m, 64 * 7, torch.float16)
+    bias = torch.ones(70, dtype=torch.float16)
+    runs = [
+        EmulatedRun(splits=splits, delivery=delivery, seed=seed, resident_blocks=blocks)
+        for delivery, seed, blocks in [("late", 0, 1), ("eager", 5, 4), ("random", 9, 2)]
+    ]
+    results = [run.gemm(a, made.packed, bias) for run in runs]
+    assert_as_good_as_torch(results[0], a, made.dense, bias, splits)
+    for result in results[1:]:
+        assert torch.equal(result, results[0]), "the bits depend on the schedule"
+
+
+def test_batch_invariance(runner):
+    made = random_weight(64 * 9, 130, group_size=64)
+    a = activations(129, 64 * 9, torch.float16)
+    first = runner.gemm(a[:1], made.packed, batch_invariant=True)
+    for m in (7, 8, 9, 16, 17, 64, 65, 129):
+        neighbours = activations(m, 64 * 9, torch.float16, seed=m)
+        neighbours[0] = a[0]
+        got = runner.gemm(neighbours, made.packed, batch_invariant=True)
+        assert torch.equal(got[0], first[0]), f"m = {m}"
+
+
+def test_selection_is_total():
+    select = emulator().select_gemm
+    for m in (1, 16, 17, 32, 33, 64, 65, 4096, 2**20):
+        for padded_n in (64, 128, 8192, 59136):
+            for padded_k in (64, 128, 448, 14784, 29568):
+                for num_sms in (1, 58, 108, 132):
+                    m_slices, splits = select(m, padded_n, padded_k, False, num_sms)
+                    assert m_slices in (1, 2, 4) and 1 <= splits <= max(padded_k // 64, 1)
+                    _, invariant = select(m, padded_n, padded_k, True, num_sms)
+                    assert invariant == select(1, padded_n, padded_k, True, num_sms)[1]
+
+
+# ---- repack
+
+
+@pytest.mark.parametrize("bits, base", [(4, 3), (4, 0), (8, 0)])
+@pytest.mark.parametrize("padded", [False, True])
+def test_repack_is_bit_identical_to_the_reference(runner, bits, base, padded):
+    generator = torch.Generator().manual_seed(7)
+    k, n, padded_k, rows = 117, 90, 192, 3
+    codes = torch.randint(0, 1 << bits, (k, n + 5), generator=generator)
+    qweight = pack_rows(codes, bits)[:, 2 : n + 2]  # a view, as a column shard is
+    source_rows = torch.randperm(padded_k, generator=generator).to(torch.int32)
+    source_rows[source_rows >= k] = -1
+    source_rows[5] = 10**6  # beyond the words: padding
+    slice_rows = torch.randint(0, rows, (padded_k // 16,), generator=generator, dtype=torch.int32)
+    pads = torch.randint(0, 1 << bits, (rows, 128), generator=generator).to(torch.uint8)
+    arguments = (qweight, source_rows, slice_rows, pads if padded else None, n, bits, base)
+    want = torch.ops.padmarlin.repack_gptq(*arguments)
+    got = runner.repack_gptq(*arguments)
+    assert torch.equal(got, want), (got != want).nonzero()[:4].tolist()
+
+
+# ---- what tampering cannot do
+
+
+def test_tables_that_point_outside_are_never_followed():
+    """Nothing can build such a PaddedWeight; a raw call can, and must stay in bounds."""
+    emulator()
+    made = random_weight(128, 70, group_size=16, act_order=True)
+    weight = made.packed
+    for name, value in (("slice_rows", 2**30), ("slice_rows", -5), ("columns", 2**30), ("columns", -9)):
+        table = getattr(weight, name).clone()
+        table[3] = value
+        tampered = object.__new__(padmarlin.PaddedWeight)
+        tampered.__dict__.update({**weight.__dict__, name: table})
+        EmulatedRun().gemm(activations(3, 128, torch.float16), tampered)
+
+
+def test_dequantizations_are_all_exercised():
+    kinds = {
+        random_weight(64, 64, bits=bits, dtype=dtype, scale=scale, symmetric=symmetric).packed.dequant
+        for bits in (4, 8)
+        for dtype in DTYPES
+        for scale in (2.0**-8, 0.0625, 0.07, 2.5)
+        for symmetric in (True, False)
+    }
+    assert kinds == set(Dequant)
