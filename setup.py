@@ -61,13 +61,9 @@ class AbiFreeWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-if padmarlin_build.find_nvcc():
-    extensions = [Extension("padmarlin._C", sources=[])]
-else:
-    # Everything but CUDA tensors is Python, so a CPU-only install compiles nothing at all: no
-    # stub library could do or say more than its absence (padmarlin/_extension.py).
-    extensions = []
-    print("padmarlin: no nvcc (or PADMARLIN_CUDA=OFF): CPU-only install", file=sys.stderr)
+# Everything but CUDA tensors is Python, so a CPU-only install compiles nothing at all: no stub
+# library could do or say more than its absence (padmarlin/_extension.py).
+extensions = [Extension("padmarlin._C", sources=[])] if padmarlin_build.find_nvcc() else []
 
 setup(
     ext_modules=extensions,
