@@ -51,6 +51,8 @@ class CMakeBuild(build_ext):
         subprocess.run(configure, check=True)
         subprocess.run([cmake, "--build", build, "--parallel", jobs], check=True)
         output.parent.mkdir(parents=True, exist_ok=True)
+        # A new file, not new content: running processes have the old one mapped.
+        output.unlink(missing_ok=True)
         shutil.copyfile(build / "_C.so", output)
 
 
