@@ -16,6 +16,7 @@ from padmarlin.checkpoint.refuse import refuse
 from padmarlin.checkpoint.request import Request
 from padmarlin.checkpoint.settings import Settings
 from padmarlin.checkpoint.tensors import Range, StoredTensor
+from padmarlin.errors import INT32_MAX
 from padmarlin.formats.common import Cut
 from padmarlin.formats.gptq import repack_gptq_cut
 from padmarlin.layout import div_up
@@ -124,8 +125,8 @@ def _checked_coding(settings: Settings) -> _Coding:
     if bits not in (4, 8):
         settings.refuse("bits", "4 or 8")
     group_size = settings.integer("group_size")
-    if group_size < -1 or group_size == 0:
-        settings.refuse("group_size", "a positive integer, or -1 for one group")
+    if group_size != -1 and not 1 <= group_size <= INT32_MAX:
+        settings.refuse("group_size", f"1 to {INT32_MAX}, or -1 for one group")
     if settings.text("pack_dtype", default="int32") != "int32":
         settings.refuse("pack_dtype", "'int32'")
     # AutoGPTQ wrote v1 without saying so; GPTQModel says it, newer versions under both names.
