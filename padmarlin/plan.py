@@ -181,7 +181,8 @@ def _cut_rows(
 
     maps = [row_map(start, stop) for start, stop in bounds]
     groups, ranks_per_group = torch.cat([m.groups for m in maps]).unique(return_counts=True)
-    shared = groups[ranks_per_group > 1]
+    # One group over all of K has no boundary to miss: engines give every rank its one scale row.
+    shared = groups[ranks_per_group > 1] if group_size != -1 else groups[:0]
     return [
         _Rows(m.k, start, m.front_pad, m.padded_k, bool(torch.isin(m.groups, shared).any()), True)
         for m, (start, _) in zip(maps, bounds, strict=True)

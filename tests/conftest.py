@@ -3,10 +3,17 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+import torch
 from hypothesis import settings
 
 from tests.kernels import CudaRun, EmulatedRun, cuda_skip_reason, emulator
+
+# Workers share the cores already; threads of their own would only wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
 
 # The same examples on every run: a failure elsewhere is a failure here.
 settings.register_profile("suite", derandomize=True, deadline=None, print_blob=True)

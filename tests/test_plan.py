@@ -85,7 +85,7 @@ def test_strict_marlin(k: int, n: int, group_size: int, reasons: tuple[str, ...]
         (384, 128, 2, [True, True]),
         (640, 128, 5, [False] * 5),
         (384, 256, 3, [True, True, False]),
-        (256, -1, 2, [True, True]),
+        (256, -1, 2, [False, False]),
         (256, -1, 1, [False]),
     ],
 )
