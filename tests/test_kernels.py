@@ -76,7 +76,9 @@ def test_every_code_and_zero_point(runner, dtype, bits):
     values = 1 << bits
     k, n = values, values
     for scale in (2.0**-9, 0.11, 1.7):
-        made = random_weight(k, n, bits=bits, symmetric=False, dtype=dtype, scale=scale, group_size=-1)
+        made = random_weight(
+            k, n, bits=bits, symmetric=False, dtype=dtype, scale=scale, group_size=-1
+        )
         got = runner.gemm(torch.eye(k, dtype=dtype), made.packed)
         assert_equal(got, made.dense, (dtype, bits, scale, made.packed.dequant))
 
@@ -291,7 +293,12 @@ def test_tables_that_point_outside_are_never_followed():
     emulator()
     made = random_weight(128, 70, group_size=16, act_order=True)
     weight = made.packed
-    for name, value in (("slice_rows", 2**30), ("slice_rows", -5), ("columns", 2**30), ("columns", -9)):
+    for name, value in (
+        ("slice_rows", 2**30),
+        ("slice_rows", -5),
+        ("columns", 2**30),
+        ("columns", -9),
+    ):
         table = getattr(weight, name).clone()
         table[3] = value
         tampered = object.__new__(padmarlin.PaddedWeight)
@@ -301,7 +308,9 @@ def test_tables_that_point_outside_are_never_followed():
 
 def test_dequantizations_are_all_exercised():
     kinds = {
-        random_weight(64, 64, bits=bits, dtype=dtype, scale=scale, symmetric=symmetric).packed.dequant
+        random_weight(
+            64, 64, bits=bits, dtype=dtype, scale=scale, symmetric=symmetric
+        ).packed.dequant
         for bits in (4, 8)
         for dtype in DTYPES
         for scale in (2.0**-8, 0.0625, 0.07, 2.5)
