@@ -44,7 +44,7 @@ def random_weight(
     integers: bool = False,
     seed: int = 0,
 ) -> RandomWeight:
-    """Codes and zeros uniform over their range, scales uniform in [scale / 2, scale] of either sign;
+    """Codes and zeros uniform over their range, scales in [scale / 2, scale] of either sign;
     with `integers`, scales all equal to `scale` and codes next to the zero point."""
     generator = torch.Generator().manual_seed(seed)
     groups = 1 if group_size == -1 else (k_start + k - 1) // group_size + 1
