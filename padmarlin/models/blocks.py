@@ -34,7 +34,11 @@ def head_size(config: Config) -> int:
 
 
 def _attention_layers(
-    config: Config, prefix: str, layers: Layers, fused: tuple[str, tuple[str, ...]], out: str,
+    config: Config,
+    prefix: str,
+    layers: Layers,
+    fused: tuple[str, tuple[str, ...]],
+    out: str,
     heads_kv: str,
 ) -> list[LinearLayer]:
     size, query = head_size(config), heads(config)
@@ -50,12 +54,23 @@ def _attention_layers(
     hidden = config.size("hidden_size")
     return [
         LinearLayer(
-            f"{prefix}.{name}", "qkv", hidden, parts, "n", layers=layers,
+            f"{prefix}.{name}",
+            "qkv",
+            hidden,
+            parts,
+            "n",
+            layers=layers,
             modules=tuple(f"{prefix}.{module}" for module in modules),
         ),
         LinearLayer(
-            f"{prefix}.{out}", "o", query * size, (Part("o", hidden),), "k", size,
-            modules=(f"{prefix}.{out}",), layers=layers,
+            f"{prefix}.{out}",
+            "o",
+            query * size,
+            (Part("o", hidden),),
+            "k",
+            size,
+            modules=(f"{prefix}.{out}",),
+            layers=layers,
         ),
     ]
 
@@ -88,13 +103,16 @@ def latent_attention(config: Config, prefix: str, layers: Layers) -> list[Linear
     key_value = config.size("qk_nope_head_dim") + value
 
     def layer(
-        name: str, role: str, k: int, parts: tuple[Part, ...], axis: str | None, unit: int = 1,
+        name: str,
+        role: str,
+        k: int,
+        parts: tuple[Part, ...],
+        axis: str | None,
+        unit: int = 1,
         modules: tuple[str, ...] = (),
     ) -> LinearLayer:
         named = tuple(f"{prefix}.self_attn.{module}" for module in modules or (name,))
-        return LinearLayer(
-            f"{prefix}.self_attn.{name}", role, k, parts, axis, unit, named, layers
-        )  # type: ignore[arg-type]
+        return LinearLayer(f"{prefix}.self_attn.{name}", role, k, parts, axis, unit, named, layers)  # type: ignore[arg-type]
 
     down = Part("kv_a", latent + rope)
     if config.has("q_lora_rank"):
@@ -118,32 +136,53 @@ def latent_attention(config: Config, prefix: str, layers: Layers) -> list[Linear
 
 
 def gated(
-    prefix: str, role: str, hidden: int, size: int, names: tuple[tuple[str, ...], str],
-    layers: Layers, fused: str = "gate_up_proj", experts: int = 0,
+    prefix: str,
+    role: str,
+    hidden: int,
+    size: int,
+    names: tuple[tuple[str, ...], str],
+    layers: Layers,
+    fused: str = "gate_up_proj",
+    experts: int = 0,
 ) -> list[LinearLayer]:
     """gate and up as one layer, and down. names: of the checkpoint's modules for both."""
     inputs, output = names
     gate_up = (Part("gate", size), Part("up", size))
     return [
         LinearLayer(
-            f"{prefix}.{fused}", f"{role}gate_up", hidden, gate_up, "n", layers=layers,
-            modules=tuple(f"{prefix}.{name}" for name in inputs), experts=experts,
+            f"{prefix}.{fused}",
+            f"{role}gate_up",
+            hidden,
+            gate_up,
+            "n",
+            layers=layers,
+            modules=tuple(f"{prefix}.{name}" for name in inputs),
+            experts=experts,
         ),
         LinearLayer(
-            f"{prefix}.{output}", f"{role}down", size, (Part("down", hidden),), "k",
-            modules=(f"{prefix}.{output}",), layers=layers, experts=experts,
+            f"{prefix}.{output}",
+            f"{role}down",
+            size,
+            (Part("down", hidden),),
+            "k",
+            modules=(f"{prefix}.{output}",),
+            layers=layers,
+            experts=experts,
         ),
     ]
 
 
-def mlp(
-    gate: str = "mlp.gate_proj", up: str = "mlp.up_proj", down: str = "mlp.down_proj"
-) -> Block:
+def mlp(gate: str = "mlp.gate_proj", up: str = "mlp.up_proj", down: str = "mlp.down_proj") -> Block:
     """A gated MLP, gate and up stored apart."""
     fused = f"{gate.rpartition('.')[0]}.gate_up_proj"
     return lambda config, prefix, layers: gated(
-        prefix, "", config.size("hidden_size"), config.size("intermediate_size"),
-        ((gate, up), down), layers, fused,
+        prefix,
+        "",
+        config.size("hidden_size"),
+        config.size("intermediate_size"),
+        ((gate, up), down),
+        layers,
+        fused,
     )
 
 
@@ -154,8 +193,13 @@ def fused_mlp(
 ) -> Block:
     """A gated MLP, gate and up stored as one tensor."""
     return lambda config, prefix, layers: gated(
-        prefix, "", config.size("hidden_size"), config.size(*size),
-        ((gate_up,), down), layers, gate_up,
+        prefix,
+        "",
+        config.size("hidden_size"),
+        config.size(*size),
+        ((gate_up,), down),
+        layers,
+        gate_up,
     )
 
 

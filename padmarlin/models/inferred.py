@@ -28,6 +28,7 @@ _FUSED = (
     ("gate_up_proj", "gate_up", ("gate_proj", "up_proj")),
     ("gate_up_proj", "gate_up", ("w1", "w3")),
 )
+_MLP_BLOCK = re.compile(r"mlp|ffn|feed_forward|expert|w2$|fc2$|down_proj$", re.IGNORECASE)
 _ROUTER = re.compile(r"(^|[._])(gate|router|shared_expert_gate)$")
 _NOT_LINEAR = re.compile(r"embed|norm|wte|wpe|rotary|position|conv", re.IGNORECASE)
 _OTHER_TOWER = re.compile(r"(^|\.)(visual|vision\w*|audio\w*|multi_modal_projector|mlp1)\.")
@@ -80,7 +81,7 @@ def _layer(
 ) -> LinearLayer:
     last = name.rpartition(".")[2]
     axis: Axis | None = "k" if last in _OUTPUTS else "n"
-    role = {"o_proj": "o", "down_proj": "down", "w2": "down"}.get(last, last)
+    role = last if axis == "n" else "down" if _MLP_BLOCK.search(name) else "o"
     if _ROUTER.search(name):
         axis, role = None, "router"
     experts = len({expert for _, expert in places if expert >= 0})

@@ -103,9 +103,7 @@ class _Stored:
         self._packed = {
             name.rpartition(".")[0] for name in shapes if name.rpartition(".")[2] in _CODES
         }
-        self._plain = {
-            name.rpartition(".")[0] for name in shapes if name.endswith(".weight")
-        }
+        self._plain = {name.rpartition(".")[0] for name in shapes if name.endswith(".weight")}
 
     def says(self, module: str) -> bool | None:
         """Whether a module is quantized; None: the files do not tell, or nothing in them is."""
