@@ -64,6 +64,7 @@ class Verdict:
     versions: str
     evidence: Evidence
     source: str
+    rule: str = ""  # the reason without its numbers: the same for every cut that the fact is about
 
     @property
     def works(self) -> bool:

@@ -24,4 +24,5 @@ def judge(engine: str, cut: Cut) -> Verdict:
         versions=fact.versions,
         evidence=fact.evidence,
         source=fact.source,
+        rule=fact.reason,
     )

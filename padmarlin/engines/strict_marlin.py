@@ -29,7 +29,7 @@ def _refusal(*, n: bool, k: bool, groups: bool) -> Fact:
         applies=applies,
         outcome=Outcome.REFUSE,
         reason="; ".join(text for misfit, text in reasons if misfit),
-        versions="all; before padding came to vLLM in 0.24.0 its only answer",
+        versions="any version that does not pad; vLLM up to 0.23.0",
         evidence=Evidence.READ,
         source=_SOURCE,
     )

@@ -5,8 +5,9 @@ Read from config.json and from the headers of safetensors files; no tensor is lo
 """
 
 from padmarlin.models.advice import Remedy
+from padmarlin.models.cuts import LayerCut, Padding
 from padmarlin.models.layers import LinearLayer, Part
-from padmarlin.models.plan import LayerCut, ModelPlan, Padding, plan_model
+from padmarlin.models.plan import ModelPlan, plan_model
 from padmarlin.models.quantization import Quantization
 from padmarlin.models.read import Model, read_model
 from padmarlin.models.remedies import dividing_group_size, padded_intermediate_size

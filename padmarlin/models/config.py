@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model's config.json, read with suspicion: every size is checked, every refusal names its key."""
+"""A model's config.json, read with suspicion: sizes are checked, refusals name their keys."""
 
 from __future__ import annotations
 

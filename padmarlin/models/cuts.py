@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One linear layer at one tensor-parallel size: what engines do with it, and what padmarlin does."""
+"""One linear layer at one tensor-parallel size: what engines do with it, what padmarlin does."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def plan_layer(layer: LinearLayer, quantization: Quantization, tp: int) -> Layer
     problem = _problem(layer, tp)
     if problem:
         verdicts = {
-            name: Verdict(name, Outcome.REFUSE, problem, "all", Evidence.DERIVED, "")
+            name: Verdict(
+                name, Outcome.REFUSE, problem, "all", Evidence.DERIVED, "", "not divisible"
+            )
             for name in ENGINES
         }
         return LayerCut(layer, quantization, tp, 0, 0, verdicts, None, problem)

@@ -35,33 +35,32 @@ class Family:
     tied: bool = False  # whether the output embedding is the input's if the config is silent
     defaults: dict[str, Any] = field(default_factory=dict)  # for keys that files leave out
 
-    def linear_layers(self, config: Config) -> tuple[LinearLayer, ...]:
-        """Every linear layer of the language model."""
+    def linear_layers(self, config: Config, tower: str = "") -> tuple[LinearLayer, ...]:
+        """Every linear layer of the language model; `tower`: the outer model's, see TOWERS."""
         config = config.with_defaults(self.defaults)
         depth = config.size("num_hidden_layers", "num_layers", "n_layer", maximum=MAX_LAYERS)
         every = tuple(range(depth))
         sparse = self.experts.sparse_layers(config, depth) if self.experts else ()
         dense = tuple(layer for layer in every if layer not in set(sparse))
-        found = list(self.attention(config, self.layers, every))
+        prefix = TOWERS.get(tower, self.layers)
+        found = list(self.attention(config, prefix, every))
         if dense:
-            found += self.mlp(config, self.layers, dense)
+            found += self.mlp(config, prefix, dense)
         if self.experts and sparse:
-            found += self.experts.linear_layers(config, self.layers, sparse)
-        return (*found, *self._head(config))
+            found += self.experts.linear_layers(config, prefix, sparse)
+        head = self.lm_head
+        if prefix.startswith("language_model."):
+            head = f"language_model.{head}"
+        return (*found, *self._head(config, head))
 
-    def _head(self, config: Config) -> tuple[LinearLayer, ...]:
+    def _head(self, config: Config, name: str) -> tuple[LinearLayer, ...]:
         # Tied or not, engines multiply by it; quantizers leave it alone unless told otherwise.
         vocabulary = config.size("vocab_size", "padded_vocab_size", default=1)
         if vocabulary == 1 or config.flag("tie_word_embeddings", self.tied):
             return ()
-        head = Part("lm_head", vocabulary)
-        modules = (self.lm_head,)
+        part = (Part("lm_head", vocabulary),)
         hidden = config.size("hidden_size")
-        return (
-            LinearLayer(
-                self.lm_head, "lm_head", hidden, (head,), "n", modules=modules, quantized=False
-            ),
-        )
+        return (LinearLayer(name, "lm_head", hidden, part, "n", modules=(name,), quantized=False),)
 
 
 _DECODER = Family()
@@ -101,7 +100,6 @@ _GEMMA = Family(tied=True, defaults={"head_dim": 256})
 # Gemma 3's files state only what differs from the defaults of Gemma3TextConfig.
 _GEMMA3 = Family(
     tied=True,
-    layers=f"language_model.model.layers.{LAYER}",
     defaults={
         "head_dim": 256,
         "num_attention_heads": 8,
@@ -126,9 +124,6 @@ _INTERNLM2 = Family(
     mlp=mlp("feed_forward.w1", "feed_forward.w3", "feed_forward.w2"),
     lm_head="output",
 )
-_QWEN3_VL = Family(layers=f"model.language_model.layers.{LAYER}")
-_QWEN3_VL_MOE = Family(layers=f"model.language_model.layers.{LAYER}", experts=_QWEN_MOE)
-
 FAMILIES: dict[str, Family] = {
     "llama": _DECODER,
     "mistral": _DECODER,
@@ -138,10 +133,10 @@ FAMILIES: dict[str, Family] = {
     "qwen2_5_vl": _DECODER,
     "qwen2_5_vl_text": _DECODER,
     "qwen3": _DECODER,
-    "qwen3_vl": _QWEN3_VL,
-    "qwen3_vl_text": _QWEN3_VL,
-    "qwen3_vl_moe": _QWEN3_VL_MOE,
-    "qwen3_vl_moe_text": _QWEN3_VL_MOE,
+    "qwen3_vl": _DECODER,
+    "qwen3_vl_text": _DECODER,
+    "qwen3_vl_moe": Family(experts=_QWEN_MOE),
+    "qwen3_vl_moe_text": Family(experts=_QWEN_MOE),
     "mixtral": _MIXTRAL,
     "qwen2_moe": Family(experts=_QWEN_MOE),
     "qwen3_moe": Family(experts=_QWEN_MOE),
@@ -160,3 +155,18 @@ FAMILIES: dict[str, Family] = {
     "internlm2": _INTERNLM2,
 }
 """By `model_type` of the (text part of the) config."""
+
+_BESIDE = f"language_model.model.layers.{LAYER}"
+_WITHIN = f"model.language_model.layers.{LAYER}"
+
+TOWERS: dict[str, str] = {
+    "internvl_chat": _BESIDE,
+    "internvl": _BESIDE,
+    "gemma3": _BESIDE,
+    "mistral3": _BESIDE,
+    "llava": _BESIDE,
+    "qwen3_vl": _WITHIN,
+    "qwen3_vl_moe": _WITHIN,
+}
+"""By the outer `model_type`: where a model of several towers has the language model's layers, if
+elsewhere than the language model alone."""

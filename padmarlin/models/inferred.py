@@ -19,8 +19,10 @@ from padmarlin.models.quantization import Quantization
 
 # The last part of the names of layers that end a block: their K is what tensor parallelism cuts.
 _OUTPUTS = frozenset(
-    "o_proj out_proj down_proj w2 wo dense c_proj fc2 fc_out dense_4h_to_h proj attn_out "
-    "ff_out wo_proj output_proj linear_out linear_fc2 linear_proj".split()
+    # Llama's and most others', GPT-2's, OPT's, GPT-J's
+    ["o_proj", "down_proj", "c_proj", "out_proj", "fc2", "fc_out"]
+    # Falcon's and BLOOM's, Megatron's, Mixtral's and InternLM's, OLMo's
+    + ["dense", "dense_4h_to_h", "linear_proj", "linear_fc2", "w2", "wo", "ff_out", "attn_out"]
 )
 # Fused by engines: the name of the whole, its role, and the parts in order.
 _FUSED = (
@@ -73,7 +75,8 @@ def _collapsed(module: str) -> tuple[str, int, int]:
     numbers = [int(parts[place]) for place in places[:2]]
     for place, stand_in in zip(places[:2], (LAYER, EXPERT), strict=False):
         parts[place] = stand_in
-    return ".".join(parts), *(numbers + [-1, -1])[:2]  # type: ignore[return-value]
+    layer, expert = [*numbers, -1, -1][:2]
+    return ".".join(parts), layer, expert
 
 
 def _layer(
@@ -95,7 +98,7 @@ def _layer(
 
 
 def _fuse(layers: list[LinearLayer]) -> list[LinearLayer]:
-    """Puts together the parts that engines fuse, where all of them have one K and the same place."""
+    """Puts together the parts that engines fuse, where they have one K and one place."""
     found: list[LinearLayer] = []
     taken: set[int] = set()
     by_place = defaultdict(dict)  # type: ignore[var-annotated]

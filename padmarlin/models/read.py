@@ -61,7 +61,7 @@ def read_model(
     family = FAMILIES.get(architecture)
     notes = [scheme.note] if scheme.note else []
     if family is not None:
-        layers = family.linear_layers(text)
+        layers = family.linear_layers(text, config.text("model_type") if text != config else "")
     elif shapes:
         layers = inferred_layers(shapes, read_scheme(_quantization_config(config, folder)).common)
         notes.append(
@@ -100,6 +100,7 @@ class _Stored:
     """Which modules have packed weights in the files."""
 
     def __init__(self, shapes: Shapes) -> None:
+        self._shapes = shapes
         self._packed = {
             name.rpartition(".")[0] for name in shapes if name.rpartition(".")[2] in _CODES
         }
@@ -112,6 +113,19 @@ class _Stored:
         if module in self._packed:
             return True
         return False if module in self._plain else None
+
+    def check_rows(self, module: str, k: int, bits: int) -> None:
+        """Refuses a config whose K is not the stored one's."""
+        words = -(-k * bits // 32)
+        for kind, axis, expected in (("qweight", 0, (k, words)), ("weight_packed", 1, (words,))):
+            shape = self._shapes.get(f"{module}.{kind}")
+            if shape is not None and (len(shape) != 2 or shape[axis] not in expected):
+                refuse(
+                    f"tensor '{module}.{kind}'",
+                    f"the shape {shape}",
+                    f"K = {k} as config.json says",
+                    "check that config.json belongs to these files",
+                )
 
 
 def _settle(
@@ -137,4 +151,7 @@ def _quantization(
     if says is False:
         return None
     wanted = layer.quantized or (layer.role == "lm_head" and scheme.lm_head)
-    return scheme.of(module) if says or wanted else None
+    kind = scheme.of(module) if says or wanted else None
+    if kind is not None:
+        stored.check_rows(module, layer.k, kind.bits)
+    return kind

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be done about cuts that engines do not take: sizes, groups and numbers of ranks that fit.
+"""Sizes and groups that fit where a cut does not.
 
 Pure functions of numbers; advice.py turns them into sentences about a model.
 """
