@@ -19,10 +19,10 @@ from padmarlin.models.quantization import Quantization
 
 # The last part of the names of layers that end a block: their K is what tensor parallelism cuts.
 _OUTPUTS = frozenset(
-    # Llama's and most others', GPT-2's, OPT's, GPT-J's
-    ["o_proj", "down_proj", "c_proj", "out_proj", "fc2", "fc_out"]
-    # Falcon's and BLOOM's, Megatron's, Mixtral's and InternLM's, OLMo's
-    + ["dense", "dense_4h_to_h", "linear_proj", "linear_fc2", "w2", "wo", "ff_out", "attn_out"]
+    # Llama's and most others'; GPT-2's, OPT's, GPT-J's
+    {"o_proj", "down_proj", "c_proj", "out_proj", "fc2", "fc_out"}
+    # Falcon's and BLOOM's; Megatron's; Mixtral's and InternLM's; OLMo's
+    | {"dense", "dense_4h_to_h", "linear_proj", "linear_fc2", "w2", "wo", "ff_out", "attn_out"}
 )
 # Fused by engines: the name of the whole, its role, and the parts in order.
 _FUSED = (
