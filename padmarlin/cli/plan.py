@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ _SHORT = {
     Outcome.WRONG: "[bold red]WRONG[/]",
     Outcome.UNKNOWN: "[cyan]unknown[/]",
 }
+_EVERYBODY = "every engine, padmarlin too"
 _AXES = {"k": "K is cut", "n": "N is cut", None: "every rank has all of it"}
 
 
@@ -167,14 +169,16 @@ def _grid(*rows: tuple[str, ...], style: str = "") -> Table:
 
 
 def _row(cut: LayerCut, reasons: _Reasons) -> tuple[str, ...]:
-    shape = "cannot be cut" if cut.problem else f"{cut.k} x {cut.n}"
+    if cut.problem:
+        nobody = next(iter(cut.verdicts.values()))
+        mark = reasons.mark(replace(nobody, engine=_EVERYBODY))
+        return (str(cut.tp), f"impossible{mark}", *["-"] * (len(cut.verdicts) + 1))
     verdicts = [_SHORT[v.outcome] + reasons.mark(v) for v in cut.verdicts.values()]
-    return (str(cut.tp), shape, *verdicts, _padding(cut))
+    return (str(cut.tp), f"{cut.k} x {cut.n}", *verdicts, _padding(cut))
 
 
 def _padding(cut: LayerCut) -> str:
-    if cut.padmarlin is None:
-        return "-"
+    assert cut.padmarlin is not None
     bound = "" if cut.padmarlin.exact else "<= "
     size = f"{bound}{cut.padmarlin.padded_k} x {cut.padmarlin.padded_n}"
     return f"{size} +{cut.padmarlin.overhead:.1%}" if cut.padmarlin.overhead else size
@@ -215,6 +219,8 @@ def _explained(verdict: Verdict, is_example: bool) -> str:
     known = verdict.evidence.value
     known = "not verified" if known == "none" else known
     source = f": {verdict.source}" if verdict.source else ""
+    if verdict.engine == _EVERYBODY:
+        return escape(f"{_EVERYBODY}: {'e.g. ' if is_example else ''}{verdict.reason}")
     reason = f"e.g. {verdict.reason}" if is_example else verdict.reason
     return escape(
         f"{ENGINES[verdict.engine].title} ({verdict.versions}): {reason} ({known}{source})"
