@@ -21,15 +21,14 @@ def test_golden_layers(name: str, tmp_path: Path) -> None:
     assert model.known
 
 
-def test_every_family_is_tested() -> None:
-    """By its own row, or as another name of a tested one."""
+def test_every_family_has_a_row() -> None:
     tested = set()
     for config in CONFIGS.values():
-        nested = config.get("text_config") or config.get("llm_config") or config
-        tested.add(id(FAMILIES[nested["model_type"]].attention))
-    assert {id(family.attention) for family in FAMILIES.values()} - tested == set() or True
-    blocks = {type(family.experts) for family in FAMILIES.values()}
-    assert len(blocks) == 2
+        text = config.get("text_config") or config.get("llm_config") or config
+        tested |= {text["model_type"], config["model_type"]}
+    # These are other names of, or differ by nothing but a name from, one that has a row.
+    twins = {"glm", "dots1", "gemma3", "qwen2_vl_text", "qwen3_vl_moe", "qwen3_vl_moe_text"}
+    assert set(FAMILIES) - tested <= twins
 
 
 @pytest.mark.parametrize("name", CONFIGS)
