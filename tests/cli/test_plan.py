@@ -41,7 +41,7 @@ def test_qwen2_72b(qwen: str) -> None:
     assert "29568 x 8192; K is cut, 80 of them" in text
     assert "2 14784 x 8192 refuses [4] WRONG [5] WRONG [6] 14784 x 8192 4" in text
     assert "K per rank 14784 is 115.5 groups of 128" in text
-    assert "pad to intermediate size 29696" in text
+    assert "padmarlin pad intermediate_size 29568 -> 29696" in text
     assert "already padded to 29696" in text
     assert "does not help here --enforce-eager" in text
     assert "not quantized, so not planned" not in text  # its lm_head is tied here
