@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the machine code that nvcc put into a library: kernels, their resources, their instructions.
+"""Reads the machine code that nvcc put into a library: kernels, resources, instructions.
 
 What `cuobjdump --dump-resource-usage` and `nvdisasm` would say, for the few facts that the gates
 need and without those tools, which many CUDA installations lack. Fat binaries and .nv.info are not
