@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# make demo | test | gates | lint | format | clean. Everything happens in .venv; the first run creates it.
+# make demo | test | gates | lint | format | clean. All in .venv, which the first run creates.
 # TORCH= chooses the torch requirement, PYTHON= the interpreter, VENV= the environment.
 # PADMARLIN_CUDA=OFF, TORCH_CUDA_ARCH_LIST, MAX_JOBS and NVCC_THREADS reach the build.
 

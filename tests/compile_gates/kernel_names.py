@@ -54,8 +54,8 @@ def readable(symbol: str) -> str:
     words = [found[2]]
     for parameter, (enum, _, digits) in zip(parameters, arguments, strict=True):
         value = -int(digits[1:]) if digits.startswith("n") else int(digits)
-        if enum in ("", None) or value not in _enumerators(enum):
-            words.append(f"{_snake_case(parameter.removeprefix('k'))}={value}")
+        if value not in _enumerators(enum):
+            words.append(f"{_snake_case(parameter)}={value}")
         else:
             words.append(_snake_case(_enumerators(enum)[value]))
     return " ".join(words)
