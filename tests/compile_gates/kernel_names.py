@@ -54,7 +54,7 @@ def readable(symbol: str) -> str:
     words = [found[2]]
     for parameter, (enum, _, digits) in zip(parameters, arguments, strict=True):
         value = -int(digits[1:]) if digits.startswith("n") else int(digits)
-        if value not in _enumerators(enum):
+        if not enum or value not in _enumerators(enum):
             words.append(f"{_snake_case(parameter)}={value}")
         else:
             words.append(_snake_case(_enumerators(enum)[value]))
