@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operators ``torch.ops.padmarlin.*``: schemas, fake implementations and the CPU implementation.
+"""The operators ``torch.ops.padmarlin.*``: schemas, fakes and the CPU implementations.
 
 Schemas live here, so that the operators exist without a compiled extension; ``_C.so`` adds the
 CUDA implementations of the same operators. Callers want :mod:`padmarlin.functional` and
@@ -62,7 +62,9 @@ def _check_gemm(
     _expect(a.dim() == 2 and a.shape[1] == k, "gemm.a", tuple(a.shape), f"(m, {k})")
     _expect(bits in (4, 8), "gemm.bits", bits, "4 or 8")
     _expect(
-        qweight.dtype == torch.int32 and qweight.dim() == 3 and qweight.shape[2] == tile_words(bits),
+        qweight.dtype == torch.int32
+        and qweight.dim() == 3
+        and qweight.shape[2] == tile_words(bits),
         "gemm.qweight",
         (qweight.dtype, tuple(qweight.shape)),
         f"int32 (padded_n / 64, padded_k / 64, {tile_words(bits)})",
@@ -94,7 +96,9 @@ def _check_gemm(
         f"int32 ({padded_k},) or None",
     )
     fits = columns is not None or front_pad + k <= padded_k
-    _expect(0 <= front_pad < TILE and fits, "gemm.front_pad", front_pad, f"k within {padded_k} rows")
+    _expect(
+        0 <= front_pad < TILE and fits, "gemm.front_pad", front_pad, f"k within {padded_k} rows"
+    )
     _expect(
         dequant in tuple(Dequant)
         and (dequant != Dequant.WIDE or zeros is not None)
@@ -149,9 +153,7 @@ def _gemm_out_fake(out, *arguments):
 @torch.library.impl(_library, "repack_gptq", "CPU")
 def _repack_gptq_cpu(qweight, source_rows, slice_rows, pad_codes, n, bits, field_base):
     _check_repack(qweight, source_rows, slice_rows, pad_codes, n, bits)
-    return reference.repack_gptq(
-        qweight, source_rows, slice_rows, pad_codes, n, bits, field_base
-    )
+    return reference.repack_gptq(qweight, source_rows, slice_rows, pad_codes, n, bits, field_base)
 
 
 @torch.library.register_fake("padmarlin::repack_gptq", lib=_library)

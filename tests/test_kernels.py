@@ -76,7 +76,9 @@ def test_every_code_and_zero_point(runner, dtype, bits):
     values = 1 << bits
     k, n = values, values
     for scale in (2.0**-9, 0.11, 1.7):
-        made = random_weight(k, n, bits=bits, symmetric=False, dtype=dtype, scale=scale, group_size=-1)
+        made = random_weight(
+            k, n, bits=bits, symmetric=False, dtype=dtype, scale=scale, group_size=-1
+        )
         got = runner.gemm(torch.eye(k, dtype=dtype), made.packed)
         assert_equal(got, made.dense, (dtype, bits, scale, made.packed.dequant))
 
@@ -245,6 +247,23 @@ def test_selection_is_total():
                     assert invariant == select(1, padded_n, padded_k, True, num_sms)[1]
 
 
+# ---- shared memory
+
+
+@pytest.mark.parametrize("m", [1, 32, 64])
+@pytest.mark.parametrize("bits, symmetric", [(4, True), (8, False)])
+def test_the_main_loop_has_no_bank_conflicts(m, bits, symmetric):
+    emulator()
+    made = random_weight(256, 256, bits=bits, symmetric=symmetric, scale=0.003)
+    a = activations(m, 256, torch.float16)
+    out = torch.empty((m, 256), dtype=torch.float16)
+    statistics = EmulatedRun().gemm_statistics(a, made.packed, out=out)
+    assert statistics["ldmatrix_x4"].instructions > 0, statistics
+    assert statistics["ld_shared_v4"].instructions > 0, statistics
+    for instruction, accesses in statistics.items():
+        assert accesses.extra_wavefronts == 0, (instruction, statistics)
+
+
 # ---- repack
 
 
@@ -274,7 +293,12 @@ def test_tables_that_point_outside_are_never_followed():
     emulator()
     made = random_weight(128, 70, group_size=16, act_order=True)
     weight = made.packed
-    for name, value in (("slice_rows", 2**30), ("slice_rows", -5), ("columns", 2**30), ("columns", -9)):
+    for name, value in (
+        ("slice_rows", 2**30),
+        ("slice_rows", -5),
+        ("columns", 2**30),
+        ("columns", -9),
+    ):
         table = getattr(weight, name).clone()
         table[3] = value
         tampered = object.__new__(padmarlin.PaddedWeight)
@@ -284,7 +308,9 @@ def test_tables_that_point_outside_are_never_followed():
 
 def test_dequantizations_are_all_exercised():
     kinds = {
-        random_weight(64, 64, bits=bits, dtype=dtype, scale=scale, symmetric=symmetric).packed.dequant
+        random_weight(
+            64, 64, bits=bits, dtype=dtype, scale=scale, symmetric=symmetric
+        ).packed.dequant
         for bits in (4, 8)
         for dtype in DTYPES
         for scale in (2.0**-8, 0.0625, 0.07, 2.5)
