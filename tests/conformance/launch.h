@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a probe is launched: nvcc's half on a device, g++'s on the emulator. Both wait for its end and
-// return null, or what went wrong.
+// How a probe is launched: nvcc's half on a device, g++'s on the emulator. Both wait for its end
+// and return null, or what went wrong.
 #pragma once
 
 #include <ptx/qualifiers.cuh>

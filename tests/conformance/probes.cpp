@@ -87,9 +87,8 @@ PADMARLIN_EXPORT const char* probe_ldmatrix(const uint4* matrices, int row_pitch
 
 PADMARLIN_EXPORT const char* probe_consume(int consumer, bool half, int bits, const uint4* tiles,
                                            const uint4* activations, float* out) {
-  const auto run =
-      half ? (bits == 4 ? consume<Dtype::kHalf, 4> : consume<Dtype::kHalf, 8>)
-           : (bits == 4 ? consume<Dtype::kBfloat16, 4> : consume<Dtype::kBfloat16, 8>);
+  const auto run = half ? (bits == 4 ? consume<Dtype::kHalf, 4> : consume<Dtype::kHalf, 8>)
+                        : (bits == 4 ? consume<Dtype::kBfloat16, 4> : consume<Dtype::kBfloat16, 8>);
   return run(consumer, tiles, activations, out);
 }
 

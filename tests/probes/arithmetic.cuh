@@ -64,7 +64,8 @@ __global__ void dequantize_probe(int count, const uint32_t* words, const uint32_
   using Weights = Dequantizer<kDtype, kBits, kDequant, kAsymmetric>;
   for (int i = ptx::tid_x(); i < count; i += kMapThreads) {
     uint32_t own[planes(kBits)], fragment[4];
-    for (int plane = 0; plane < planes(kBits); ++plane) own[plane] = words[planes(kBits) * i + plane];
+    for (int plane = 0; plane < planes(kBits); ++plane)
+      own[plane] = words[planes(kBits) * i + plane];
     Weights::fragment(own, Weights::columns(scales[i], zeros[i]), fragment);
     for (int j = 0; j < 4; ++j) weights[4 * i + j] = fragment[j];
   }

@@ -27,10 +27,10 @@ PADMARLIN_DEVICE uint2 ld_shared_v2(const void* pointer) {
   return value;
 }
 
-// PTX ISA, "Matrix Descriptor Format": addresses and offsets in units of 16 bytes. With the 128-byte
-// swizzle (1 in bits 62..63) eight columns of 64 k take 8 * 128 bytes, the stride between groups of
-// eight columns; the leading offset is not used. `columns` is 1024-byte aligned; the sixteen k
-// from 16-byte chunk `chunk` on begin that much later.
+// PTX ISA, "Matrix Descriptor Format": addresses and offsets in units of 16 bytes. With the
+// 128-byte swizzle (1 in bits 62..63) eight columns of 64 k take 8 * 128 bytes, the stride between
+// groups of eight columns; the leading offset is not used. `columns` is 1024-byte aligned; the
+// sixteen k from 16-byte chunk `chunk` on begin that much later.
 PADMARLIN_DEVICE uint64_t swizzled_descriptor(const uint8_t* columns, int chunk) {
   const uint64_t start = shared_address(columns) + 16 * chunk;
   constexpr uint64_t kStride = 8 * 128 / 16, kSwizzle128 = 1;
@@ -60,9 +60,8 @@ PADMARLIN_DEVICE void wgmma_m64n8k16(float (&d)[4], const uint32_t (&a)[4], cons
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
         : "memory");
   }
-  asm volatile(
-      "wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])::"memory");
+  asm volatile("wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])::"memory");
 #else
   __trap();
 #endif
