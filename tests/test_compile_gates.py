@@ -19,6 +19,7 @@ from tests.compile_gates.budget import Budget, Limit, complaints, hints, read_bu
 from tests.compile_gates.cubin import MNEMONICS, RESERVED_SHARED_BYTES, Kernel, kernels
 from tests.compile_gates.kernel_names import readable
 from tests.compile_gates.measure import Figures, measure
+from tests.conformance.build import CannotBuild, find_nvcc
 
 built = pytest.mark.skipif(
     not _extension.LIBRARY.exists(), reason="no padmarlin/_C.so: built without nvcc"
@@ -174,18 +175,13 @@ extern "C" __global__ void with_stack(int* p, int k) {
 """
 
 
-def nvcc() -> str:
-    places = [os.environ.get("CUDACXX"), shutil.which("nvcc")]
-    places += [f"{os.environ.get('CUDA_HOME', '/usr/local/cuda')}/bin/nvcc"]
-    found = [place for place in places if place and Path(place).exists()]
-    if not found:
-        pytest.skip("no nvcc in CUDACXX, on PATH or in CUDA_HOME")
-    return found[0]
-
-
 def compiled(folder: Path, *options: str) -> list[Kernel]:
     (folder / "planted.cu").write_text(PLANTED)
-    command = [nvcc(), "planted.cu", "-o", "planted", *options]
+    try:
+        nvcc = find_nvcc()
+    except CannotBuild as reason:
+        pytest.skip(str(reason))
+    command = [nvcc, "planted.cu", "-o", "planted", *options]
     subprocess.run(command, check=True, cwd=folder, stdin=subprocess.DEVNULL)
     return kernels(folder / "planted")
 
