@@ -90,9 +90,9 @@ def complaints(figures: list[Figures], release: str, budget: Budget) -> list[str
 
     architectures = {arch for _, arch in budget.limits} & {f.arch for f in figures}
     measured = {(f.name, f.arch): f for f in figures if f.arch in architectures}
-    for key in measured.keys() - budget.limits.keys():
+    for key in sorted(measured.keys() - budget.limits.keys()):
         found.append(f"{', '.join(key)}: not in {BUDGET_FILE.name}; add it: {UPDATE}")
-    for key in budget.limits.keys() - measured.keys():
+    for key in sorted(budget.limits.keys() - measured.keys()):
         if key[1] in architectures:
             found.append(
                 f"{', '.join(key)}: in {BUDGET_FILE.name} but not in the library: {UPDATE}"

@@ -155,6 +155,8 @@ def _attributes(info: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
 
 def _kernels_of_cubin(elf: bytes) -> Iterator[Kernel]:
     sections = {section.name: section for section in _sections(elf)}
+    if ".nv.info" not in sections:
+        return  # no kernel in it
     tool = sections[".note.nv.tkinfo"].content.decode("latin-1")
     arch, release = re.search(r"-arch (sm_\w+)", tool), re.search(r"release (\d+\.\d+)", tool)
     if arch is None or release is None:
