@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A GPTQ layer from disk: which words, columns and groups a rank needs, and nothing else.
+"""A GPTQ layer from disk: the words, columns and groups that a rank needs.
 
 Words hold 32 / bits neighbours, along K in qweight and along N in qzeros. A rank's first row or
 column may stand inside a word; so whole words around its part are read, and a Cut says where in
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from padmarlin.checkpoint.refuse import refuse
@@ -29,113 +28,98 @@ _SCALES = ("F16", "BF16", "F32")
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """The tensors of a layer, checked against each other and the settings."""
+class _Coding:
+    """How the tensors are to be read, from the settings."""
 
+    bits: int
+    group_size: int
+    sym: bool | None
+    desc_act: bool
+    checkpoint_format: str
+
+    @property
+    def per_word(self) -> int:
+        return 32 // self.bits
+
+    def words(self, part: Range) -> Range:
+        """The words that hold a range of codes."""
+        return part[0] // self.per_word, div_up(part[1], self.per_word)
+
+    def groups(self, rows: Range) -> Range:
+        """The groups of a range of rows, without act-order."""
+        first, last = groups_touched(rows[1] - rows[0], self.group_size, rows[0])
+        return first, last + 1
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The tensors of a (k, n) layer, checked against each other and the settings."""
+
+    coding: _Coding
+    k: int
+    n: int
     qweight: StoredTensor  # (ceil(k * bits / 32), n)
     scales: StoredTensor  # (groups, n)
     qzeros: StoredTensor  # (groups, ceil(n * bits / 32))
     g_idx: StoredTensor | None  # (k)
-    k: int
-    n: int
-    bits: int
-    group_size: int
-    sym: bool | None
-    checkpoint_format: str
-
-    @property
-    def groups(self) -> int:
-        return self.scales.shape[0]
 
 
 def load_gptq(request: Request) -> PaddedWeight:
     layer = _checked_layer(request)
+    coding = layer.coding
     rows, columns = request.bounds("k", layer.k), request.bounds("n", layer.n)
-    row_words, column_words = (_words(part, layer.bits) for part in (rows, columns))
-    # The part of the matrix that those words hold up to the rank's last row and column.
-    per_word = 32 // layer.bits
-    held_rows = (row_words[0] * per_word, rows[1])
-    held_columns = (column_words[0] * per_word, columns[1])
+    row_words, column_words = coding.words(rows), coding.words(columns)
+    # What is read begins with the first code of a word and ends with the rank's last one.
+    read_rows = (row_words[0] * coding.per_word, rows[1])
+    read_columns = (column_words[0] * coding.per_word, columns[1])
 
-    g_idx = None if layer.g_idx is None else layer.g_idx.read(held_rows)
-    groups = _groups(layer, held_rows, g_idx)
-    tensors = (
-        layer.qweight.read(row_words, held_columns),
-        layer.scales.read(groups, held_columns),
-        layer.qzeros.read(groups, column_words),
-    )
-    cut = Cut(
-        k_start=rows[0],
-        rows=_relative(rows, held_rows),
-        columns=_relative(columns, held_columns),
-        whole_tables=False,
-        k_given=held_rows[1] - held_rows[0],
-    )
+    g_idx = _row_groups(layer, read_rows)
+    in_order = g_idx is None or is_in_order(g_idx.long(), coding.group_size, read_rows[0])
+    # With act-order a rank's rows may be of any group, and the tables stay whole.
+    groups = coding.groups(read_rows if in_order else (0, layer.k))
     return repack_gptq_cut(
-        *(tensor.to(request.device) for tensor in tensors),
+        layer.qweight.read(row_words, read_columns).to(request.device),
+        layer.scales.read(groups, read_columns).to(request.device),
+        layer.qzeros.read(groups, column_words).to(request.device),
         g_idx,
-        cut,
-        bits=layer.bits,
-        group_size=layer.group_size,
-        sym=layer.sym,
-        checkpoint_format=layer.checkpoint_format,
+        Cut(
+            k_start=rows[0],
+            rows=_within(rows, read_rows),
+            columns=_within(columns, read_columns),
+            whole_tables=False,
+            k_given=read_rows[1] - read_rows[0],
+        ),
+        bits=coding.bits,
+        group_size=coding.group_size,
+        sym=coding.sym,
+        checkpoint_format=coding.checkpoint_format,
         dtype=request.dtype,
     )
 
 
-def _words(part: Range, bits: int) -> Range:
-    """The words that hold a range of codes."""
-    per_word = 32 // bits
-    return part[0] // per_word, div_up(part[1], per_word)
+def _row_groups(layer: _Layer, rows: Range) -> Tensor | None:
+    """The group of each of those rows, as g_idx has them.
+
+    All of g_idx is read, a thousandth of a weight, so that every rank refuses a damaged one: a rank
+    that alone gave up would leave the others waiting for it.
+    """
+    if layer.g_idx is None:
+        return None
+    g_idx = layer.g_idx.read((0, layer.k))
+    groups = layer.scales.shape[0]
+    wrong = ((g_idx < 0) | (g_idx >= groups)).nonzero()
+    if wrong.numel():
+        row = int(wrong[0])
+        expected = f"0 to {groups - 1}, the groups that there are"
+        refuse(f"tensor {layer.g_idx.name!r}", f"{int(g_idx[row])} at row {row}", expected)
+    return g_idx[slice(*rows)]
 
 
-def _relative(part: Range, held: Range) -> Range:
-    return part[0] - held[0], part[1] - held[0]
+def _within(part: Range, whole: Range) -> Range:
+    return part[0] - whole[0], part[1] - whole[0]
 
 
-def _groups(layer: _Layer, rows: Range, g_idx: Tensor | None) -> Range:
-    """The rows of the tables to read: with act-order all of them."""
-    start, stop = rows
-    if g_idx is not None and not is_in_order(g_idx.to(torch.int64), layer.group_size, start):
-        return 0, layer.groups
-    first, last = groups_touched(stop - start, layer.group_size, start)
-    return first, last + 1
-
-
-def _checked_layer(request: Request) -> _Layer:
-    settings = request.settings
-    bits, group_size, checkpoint_format = _checked_settings(settings)
-    qweight, scales, qzeros = (request.tensor(name) for name in ("qweight", "scales", "qzeros"))
-    qweight.check(_CODES, (None, None), "(ceil(k * bits / 32), n)")
-    n = qweight.shape[1]
-    scales.check(_SCALES, (None, n), "(groups, n)")
-    words = f"(groups, ceil(n * bits / 32)) at bits = {bits}"
-    qzeros.check(_CODES, (scales.shape[0], div_up(n * bits, 32)), words)
-
-    g_idx = request.tensor("g_idx") if request.has("g_idx") else None
-    if g_idx is not None:
-        g_idx.check(_GROUPS, (None,), "(k,)")
-    elif settings.flag("desc_act") and scales.shape[0] > 1:
-        request.tensor("g_idx")  # refuses: without it the order of the rows is unknown
-    k = g_idx.shape[0] if g_idx is not None else _k_without_g_idx(qweight, scales, bits, group_size)
-    qweight.check(_CODES, (div_up(k * bits, 32), n), f"(ceil(k * bits / 32), n) at k = {k}")
-    groups = groups_touched(k, group_size)[1] + 1
-    scales.check(_SCALES, (groups, n), f"(groups, n) at k = {k}, group_size = {group_size}")
-    return _Layer(
-        qweight,
-        scales,
-        qzeros,
-        g_idx,
-        k,
-        n,
-        bits,
-        group_size,
-        settings.flag("sym"),
-        checkpoint_format,
-    )
-
-
-def _checked_settings(settings: Settings) -> tuple[int, int, str]:
+def _checked_coding(settings: Settings) -> _Coding:
     bits = settings.integer("bits")
     if bits not in (4, 8):
         settings.refuse("bits", "4 or 8")
@@ -149,26 +133,49 @@ def _checked_settings(settings: Settings) -> tuple[int, int, str]:
     if checkpoint_format not in ("gptq", "gptq_v2"):
         key = "checkpoint_format" if settings.values.get("checkpoint_format") else "format"
         settings.refuse(key, "'gptq' or 'gptq_v2'", "requantize or convert to one of these")
-    return bits, group_size, checkpoint_format
+    desc_act = settings.flag("desc_act") or False
+    return _Coding(bits, group_size, settings.flag("sym"), desc_act, checkpoint_format)
 
 
-def _k_without_g_idx(
-    qweight: StoredTensor, scales: StoredTensor, bits: int, group_size: int
-) -> int:
-    """K from the number of words, or where that cannot be, from the number of groups.
+def _checked_layer(request: Request) -> _Layer:
+    coding = _checked_coding(request.settings)
+    qweight, scales, qzeros = (request.tensor(name) for name in ("qweight", "scales", "qzeros"))
+    qweight.check(_CODES, (None, None), "(ceil(k * bits / 32), n)")
+    n = qweight.shape[1]
+    scales.check(_SCALES, (None, n), "(groups, n)")
+    g_idx = request.tensor("g_idx") if _needs_g_idx(request, coding, scales) else None
+    if g_idx is not None:
+        g_idx.check(_GROUPS, (None,), "(k,)")
+    k = _k_of_words(coding, qweight, scales) if g_idx is None else g_idx.shape[0]
 
-    The last word may be partly filled; but only a writer whose K is no multiple of 32 / bits does
-    that, and it is seen if a full word would begin one more group.
+    words, groups = coding.words((0, k))[1], coding.groups((0, k))[1]
+    qweight.check(_CODES, (words, n), f"(ceil(k * bits / 32), n) at k = {k}, bits = {coding.bits}")
+    scales.check(_SCALES, (groups, n), f"(groups, n) at k = {k}, group_size = {coding.group_size}")
+    zero_words = coding.words((0, n))[1]
+    qzeros.check(_CODES, (groups, zero_words), f"(groups, ceil(n * bits / 32)) at n = {n}")
+    return _Layer(coding, k, n, qweight, scales, qzeros, g_idx)
+
+
+def _needs_g_idx(request: Request, coding: _Coding, scales: StoredTensor) -> bool:
+    """Whether there is one, or must be: act-order among several groups rests on it."""
+    return request.has("g_idx") or (coding.desc_act and scales.shape[0] > 1)
+
+
+def _k_of_words(coding: _Coding, qweight: StoredTensor, scales: StoredTensor) -> int:
+    """K where no g_idx tells it: whole words, unless the number of groups leaves only another.
+
+    Writers of GPTQ leave out g_idx at most where K is a multiple of 32, so that words are full.
     """
-    per_word, words = 32 // bits, qweight.shape[0]
+    words, groups = qweight.shape[0], scales.shape[0]
+    largest = words * coding.per_word
     fitting = [
         k
-        for k in range(words * per_word, (words - 1) * per_word, -1)
-        if groups_touched(k, group_size)[1] + 1 == scales.shape[0]
+        for k in range(largest, largest - coding.per_word, -1)
+        if coding.groups((0, k))[1] == groups
     ]
-    if fitting and (fitting[0] == words * per_word or len(fitting) == 1):
+    if largest in fitting or len(fitting) == 1:
         return fitting[0]
-    got = f"{scales.shape[0]} groups of {group_size} in {words} words of {per_word} rows, no g_idx"
-    expected = f"one k for them; {min(fitting)} to {max(fitting)} fit" if fitting else "a k for them"
-    remedy = "check group_size and bits, or call padmarlin.repack_gptq with k=..."
-    refuse(f"tensor {scales.name!r}", got, expected, remedy)
+    got = f"{groups} groups of {coding.group_size} for {words} words of {coding.per_word} rows"
+    found = f" ({fitting[-1]} to {fitting[0]} fit)" if fitting else " (none fits)"
+    remedy = "check bits and group_size, or call padmarlin.repack_gptq with k=..."
+    refuse(f"tensor {scales.name!r}", got, f"a g_idx, or one k that fits{found}", remedy)
