@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The project's CUDA kernels on the CPU. `from tests.emulator import native` builds and loads them."""
+"""The project's CUDA kernels on the CPU: `native` is their module, built when this is imported."""
 
 from .build import load
 

@@ -45,9 +45,12 @@ void check_source(const void* global, int bytes, int source_bytes) {
 
 bool arrives_late() {
   switch (machine->options.delivery) {
-    case Delivery::kEager: return false;
-    case Delivery::kLate: return true;
-    case Delivery::kRandom: return machine->random.one_in(2);
+    case Delivery::kEager:
+      return false;
+    case Delivery::kLate:
+      return true;
+    case Delivery::kRandom:
+      return machine->random.one_in(2);
   }
   return false;
 }

@@ -31,9 +31,7 @@ LaunchOptions make_options(uint64_t seed, const std::string& delivery, int resid
 PYBIND11_MODULE(_emulator, module) {
   py::register_exception<LaunchError>(module, "LaunchError", PyExc_RuntimeError);
 
-  py::enum_<Dtype>(module, "Dtype")
-      .value("HALF", Dtype::kHalf)
-      .value("BFLOAT16", Dtype::kBfloat16);
+  py::enum_<Dtype>(module, "Dtype").value("HALF", Dtype::kHalf).value("BFLOAT16", Dtype::kBfloat16);
 
   py::class_<LaunchOptions>(module, "LaunchOptions")
       .def(py::init(&make_options), py::kw_only(), py::arg("seed") = 0,
@@ -56,7 +54,9 @@ PYBIND11_MODULE(_emulator, module) {
       });
 
   bind_arithmetic(module);
+  bind_format_probes(module);
   bind_gemm(module);
+  bind_pipeline_probes(module);
   bind_primitive_probes(module);
   bind_repack(module);
 }

@@ -24,16 +24,14 @@ def _tool(name: str) -> str:
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     path = shutil.which(name, path=search)
     if path is None:
-        raise RuntimeError(f"emulator: {name} not found; install it, for example pip install {name}")
+        raise RuntimeError(f"emulator: {name} not found; remedy: pip install {name}")
     return path
 
 
 def _run(*command: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        raise RuntimeError(
-            f"emulator: {' '.join(command)} failed:\n{result.stdout}{result.stderr}"
-        )
+        raise RuntimeError(f"emulator: {' '.join(command)} failed:\n{result.stdout}{result.stderr}")
 
 
 def _build() -> Path:
@@ -57,7 +55,8 @@ def load() -> ModuleType:
         fcntl.flock(lock, fcntl.LOCK_EX)  # held until the file is closed
         path = _build()
         spec = importlib.util.spec_from_file_location("_emulator", path)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     return module

@@ -18,12 +18,10 @@ inline void add(Statistics& total, const Statistics& statistics) {
 
 template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kMSlices>
 Statistics launch_instance(const GemmArguments& args, int splits, const LaunchOptions& options) {
-  Statistics statistics =
-      launch({"gemm_kernel", gemm_blocks(args.m, args.padded_n, kMSlices), splits, kBlockThreads,
-              Stage<kBits, kMSlices, kAsymmetric>::kSharedBytes},
-             options, [&] {
-               gemm_kernel<kDtype, kBits, kDequant, kAsymmetric, kMSlices>(args, splits);
-             });
+  Statistics statistics = launch(
+      {"gemm_kernel", gemm_blocks(args.m, args.padded_n, kMSlices), splits, kBlockThreads,
+       Stage<kBits, kMSlices, kAsymmetric>::kSharedBytes},
+      options, [&] { gemm_kernel<kDtype, kBits, kDequant, kAsymmetric, kMSlices>(args, splits); });
   if (splits > 1) {
     const int blocks = static_cast<int>(reduce_blocks(args.m, args.n));
     add(statistics, launch({"reduce_kernel", blocks, 1, kReduceThreads, 0}, options,
@@ -66,10 +64,9 @@ Statistics launch_for_dequant(const GemmArguments& args, const GemmChoice& choic
   if (args.dequant == Dequant::kWide && args.zeros) {
     return launch_for_m<kDtype, kBits, Dequant::kWide, true>(args, choice, options);
   }
-  throw std::invalid_argument("gemm: no kernel for dequant " +
-                              std::to_string(static_cast<int>(args.dequant)) + " at " +
-                              std::to_string(kBits) + " bits" +
-                              (args.zeros ? "" : " without zeros"));
+  throw std::invalid_argument(
+      "gemm: no kernel for dequant " + std::to_string(static_cast<int>(args.dequant)) + " at " +
+      std::to_string(kBits) + " bits" + (args.zeros ? "" : " without zeros"));
 }
 
 Statistics gemm_half_w4(const GemmArguments&, const GemmChoice&, const LaunchOptions&);

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Launches the kernels of tests/probes/primitives.cuh.
-#include "../probes/primitives.cuh"
-
 #include <pybind11/stl.h>
 
+#include "../probes/primitives.cuh"
 #include "bindings.h"
 
 namespace padmarlin::emulator {

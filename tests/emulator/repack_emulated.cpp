@@ -29,9 +29,8 @@ Statistics repack_gptq(uintptr_t qweight, uintptr_t source_rows, uintptr_t slice
     throw py::value_error("repack_gptq: bits is " + std::to_string(bits) + ", expected 4 or 8");
   }
   const int blocks = static_cast<int>(repack_blocks(padded_n, padded_k));
-  return launch({"repack_gptq_kernel", blocks, 1, kRepackThreads, 0}, options, [&] {
-    bits == 4 ? repack_gptq_kernel<4>(args) : repack_gptq_kernel<8>(args);
-  });
+  return launch({"repack_gptq_kernel", blocks, 1, kRepackThreads, 0}, options,
+                [&] { bits == 4 ? repack_gptq_kernel<4>(args) : repack_gptq_kernel<8>(args); });
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The emulator's interface: `launch` for those who start kernels, and below it what the host twins
-// of csrc/cuda/ptx (tests/emulator/ptx) call. docs: tests/emulator/README.md.
+// of csrc/cuda/ptx (tests/emulator/ptx) call. README.md says how it works.
 #pragma once
 
 #include <cstddef>

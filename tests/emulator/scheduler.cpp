@@ -135,20 +135,19 @@ void end_finished_blocks() {
 // ---- reports
 
 std::string describe_wait(const Warp& warp) {
-  char text[160];
-  std::string result = "\n  block (" + std::to_string(warp.block->x) + ", " +
-                       std::to_string(warp.block->y) + ") threads " +
-                       std::to_string(warp.index * kWarp) + ".." +
-                       std::to_string(warp.index * kWarp + kWarp - 1) + ":";
-  const auto add = [&](uint32_t lanes, const char* what) {
-    if (!lanes) return;
-    std::snprintf(text, sizeof text, " lanes 0x%08x %s;", lanes, what);
-    result += text;
+  const int first = warp.index * kWarp;
+  std::string text = "\n  block (" + std::to_string(warp.block->x) + ", " +
+                     std::to_string(warp.block->y) + ") threads " + std::to_string(first) + ".." +
+                     std::to_string(first + kWarp - 1) + ":";
+  const auto add = [&](uint32_t lanes, const std::string& what) {
+    char mask[16];
+    std::snprintf(mask, sizeof mask, "0x%08x", lanes);
+    if (lanes) text += std::string(" lanes ") + mask + " " + what + ";";
   };
   add(warp.at_barrier, "wait at bar_sync");
-  add(warp.in_instruction, (std::string("wait in ") + (warp.instruction ? warp.instruction : "")).c_str());
+  if (warp.in_instruction) add(warp.in_instruction, std::string("wait in ") + warp.instruction);
   add(warp.exited, "have exited");
-  return result;
+  return text;
 }
 
 std::string describe_deadlock() {

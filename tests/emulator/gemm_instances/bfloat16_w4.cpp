@@ -5,7 +5,7 @@
 namespace padmarlin::emulator {
 
 Statistics gemm_bfloat16_w4(const GemmArguments& args, const GemmChoice& choice,
-                        const LaunchOptions& options) {
+                            const LaunchOptions& options) {
   return launch_for_dequant<Dtype::kBfloat16, 4>(args, choice, options);
 }
 

@@ -5,7 +5,7 @@
 namespace padmarlin::emulator {
 
 Statistics gemm_bfloat16_w8(const GemmArguments& args, const GemmChoice& choice,
-                        const LaunchOptions& options) {
+                            const LaunchOptions& options) {
   return launch_for_dequant<Dtype::kBfloat16, 8>(args, choice, options);
 }
 

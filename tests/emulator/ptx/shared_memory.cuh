@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstring>
-
 #include <ptx/qualifiers.cuh>
 
 namespace padmarlin::ptx {
