@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import padmarlin
-from tests.weights import pack_rows, random_weight
+from padmarlin.packing import Packing
+from tests.weights import random_weight, random_words
 
 K, N = 96, 70
 
@@ -40,12 +41,13 @@ def test_opcheck_gemm(act_order, symmetric, a):
     torch.library.opcheck(torch.ops.padmarlin.gemm_out.default, [out, a, *arguments(made)])
 
 
-def test_opcheck_repack():
-    codes = torch.randint(0, 16, (64, N), generator=torch.Generator().manual_seed(3))
+@pytest.mark.parametrize("packing", Packing)
+def test_opcheck_repack(packing):
+    words = random_words(64, N + 3, packing, 4, seed=3)
     rows = torch.arange(64, dtype=torch.int32)
     slices = torch.zeros(4, dtype=torch.int32)
     torch.library.opcheck(
-        torch.ops.padmarlin.repack_gptq.default, [pack_rows(codes, 4), rows, slices, None, N, 4, 3]
+        torch.ops.padmarlin.repack.default, [words, rows, slices, None, packing, 3, N, 4, 3]
     )
 
 
