@@ -197,6 +197,7 @@ def _check_repack(
     _expect(
         words.dtype == torch.int32
         and words.dim() == 2
+        and words.numel() > 0
         and 1 <= n <= held(words, Packing(packing), bits)[1] - first_column,
         "repack.words",
         (words.dtype, tuple(words.shape)),

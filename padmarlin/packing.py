@@ -11,6 +11,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from padmarlin.layout import div_up
+
 
 class Packing(IntEnum):
     """Words are a matrix; P = 32 / bits codes lie in each, lowest bits first."""
@@ -51,18 +53,22 @@ def read_codes(
     Words may be int64, of which the low 32 bits count; the codes have their dtype.
     """
     per_word = 32 // bits
-    span = slice(first_column, first_column + columns)
     if packing == Packing.AWQ:
-        in_words = torch.arange(span.start, span.stop, device=words.device)
-        found = words.index_select(0, rows).index_select(1, in_words // per_word)
-        shifts = torch.tensor(AWQ_NIBBLES, device=words.device)[in_words % per_word] * bits
+        first, skipped = divmod(first_column, per_word)
+        found = words[:, first : div_up(first_column + columns, per_word)].index_select(0, rows)
+        shifts = torch.tensor(AWQ_NIBBLES, dtype=words.dtype, device=words.device) * bits
+        found = (found[:, :, None] >> shifts).flatten(1)[:, skipped : skipped + columns]
     else:
-        shifts = (rows % per_word * bits)[:, None]
+        span = slice(first_column, first_column + columns)
+        word_rows = rows // per_word
         if packing == Packing.GPTQ:
-            found = words[:, span].index_select(0, rows // per_word)
+            found = words[:, span].index_select(0, word_rows)
         else:
-            found = words[span].index_select(1, rows // per_word).t()
-    found >>= shifts.to(found.dtype)
+            # Transposed before a word is repeated for each of its rows: there is less of it then.
+            used, word_rows = torch.unique(word_rows, return_inverse=True)
+            transposed = words[span].index_select(1, used).t().contiguous()
+            found = transposed.index_select(0, word_rows)
+        found >>= (rows % per_word * bits).to(words.dtype)[:, None]
     found &= (1 << bits) - 1
     return found
 

@@ -270,7 +270,7 @@ def test_repack_is_bit_identical_to_the_reference(
     """Rows in any order, rows beyond the words, and words that are a view inside others."""
     generator = torch.Generator().manual_seed(7)
     padded_k, rows = 192, 3
-    around = random_words(k + 8, first_column + n + 20, packing, bits, seed=7)
+    around = random_words(k + 24, first_column + n + 24, packing, bits, seed=7)
     _, word_columns = random_words(k, first_column + n + 4, packing, bits, seed=7).shape
     words = around[:, 2 : word_columns + 2]
     source_rows = torch.randperm(padded_k, generator=generator).to(torch.int32)

@@ -35,8 +35,8 @@ void check_words(const Tensor& words, Packing packing, int bits, int64_t first_c
       .has_dtype(ScalarType::Int)
       .has_dim(2)
       .has_contiguous_rows();
-  check_extent(kFunction, "the number of rows of words", words.size(0), 0);
-  check_extent(kFunction, "the number of columns of words", words.size(1), 0);
+  check_extent(kFunction, "the number of rows of words", words.size(0), 1);
+  check_extent(kFunction, "the number of columns of words", words.size(1), 1);
   const int64_t held = held_columns(packing, bits, words.size(0), words.size(1));
   check_extent(kFunction, "the number of columns of codes in words", held, first_column + n);
 }
