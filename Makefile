@@ -62,8 +62,9 @@ $(CHOICES): $(CREATED) FORCE
 
 # torch first: the build then finds it here and fetches no other.
 $(INSTALLED): $(CHOICES) $(BUILD_INPUTS)
-	@echo "installing $(TORCH) and padmarlin"
+	@echo "installing $(TORCH)"
 	@$(PIP) '$(TORCH)'
+	@echo "compiling and installing padmarlin (a minute or two where there is an nvcc)"
 	@$(PIP) -e '.[test]'
 	@$(BIN)/padmarlin env
 	@touch $@

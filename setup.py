@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -26,9 +27,11 @@ class CMakeBuild(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
-        # A fixed directory, so that a second build is incremental (setuptools' own build_temp is a
-        # fresh one for every editable install).
-        build = ROOT / "build" / "cmake"
+        nvcc = str(padmarlin_build.find_nvcc())
+        # A lasting directory, so that a second build is incremental (setuptools' own build_temp is
+        # a fresh one for every editable install). One per nvcc: CMake forgets all other settings
+        # when the compiler of a configured directory changes.
+        build = ROOT / "build" / f"cmake-{zlib.crc32(nvcc.encode()):08x}"
         cmake, ninja = shutil.which("cmake"), shutil.which("ninja")
         if not cmake or not ninja:
             raise padmarlin_build.BuildError(
@@ -39,7 +42,7 @@ class CMakeBuild(build_ext):
             *(cmake, "-S", ROOT, "-B", build, "-G", "Ninja"),
             # Spelled out on every call: pip's isolated ninja of the last build is gone by now.
             f"-DCMAKE_MAKE_PROGRAM={ninja}",
-            f"-DCMAKE_CUDA_COMPILER={padmarlin_build.find_nvcc()}",
+            f"-DCMAKE_CUDA_COMPILER={nvcc}",
             f"-DTORCH_DIR={padmarlin_build.require_torch()}",
             f"-DPADMARLIN_VERSION={self.distribution.get_version()}",
             *shlex.split(os.environ.get("CMAKE_ARGS", "")),
@@ -48,6 +51,8 @@ class CMakeBuild(build_ext):
         subprocess.run(configure, check=True)
         subprocess.run([cmake, "--build", build, "--parallel", jobs], check=True)
         output.parent.mkdir(parents=True, exist_ok=True)
+        # A new file, not new content: running processes have the old one mapped.
+        output.unlink(missing_ok=True)
         shutil.copyfile(build / "_C.so", output)
 
 
@@ -58,13 +63,9 @@ class AbiFreeWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-if padmarlin_build.find_nvcc():
-    extensions = [Extension("padmarlin._C", sources=[])]
-else:
-    # Everything but CUDA tensors is Python, so a CPU-only install compiles nothing at all: no
-    # stub library could do or say more than its absence (padmarlin/_extension.py).
-    extensions = []
-    print("padmarlin: no nvcc (or PADMARLIN_CUDA=OFF): CPU-only install", file=sys.stderr)
+# Everything but CUDA tensors is Python, so a CPU-only install compiles nothing at all: no stub
+# library could do or say more than its absence (padmarlin/_extension.py).
+extensions = [Extension("padmarlin._C", sources=[])] if padmarlin_build.find_nvcc() else []
 
 setup(
     ext_modules=extensions,

@@ -159,9 +159,23 @@ def get_requires_for_build_sdist(config_settings=None):
     return []
 
 
-def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
-    # An editable install runs from this tree: a library that an earlier one compiled into it
-    # would outlive a switch to PADMARLIN_CUDA=OFF.
+def _announce_cpu_only() -> None:
+    print("padmarlin: no nvcc, or PADMARLIN_CUDA=OFF: CPU-only install", file=sys.stderr)
+
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     if find_nvcc() is None:
+        _announce_cpu_only()
+    # setuptools packs whatever earlier builds left here, modules since renamed included.
+    for stale in (ROOT / "build").glob("lib*"):
+        shutil.rmtree(stale)
+    return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
+
+
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    if find_nvcc() is None:
+        _announce_cpu_only()
+        # An editable install runs from this tree: a library that an earlier one compiled into it
+        # would outlive a switch to PADMARLIN_CUDA=OFF.
         (ROOT / "padmarlin" / "_C.so").unlink(missing_ok=True)
     return build_meta.build_editable(wheel_directory, config_settings, metadata_directory)

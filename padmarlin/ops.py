@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operators ``torch.ops.padmarlin.*``: schemas, fake implementations and the CPU implementation.
+"""The operators ``torch.ops.padmarlin.*``: schemas, fakes and the CPU implementations.
 
 Schemas live here, so that the operators exist without a compiled extension; ``_C.so`` adds the
 CUDA implementations of the same operators. Callers want :mod:`padmarlin.functional` and

@@ -7,9 +7,11 @@ Both take the same PaddedWeight and activations, so that one test holds for both
 from __future__ import annotations
 
 import functools
+import importlib.util
 import shutil
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -25,9 +27,11 @@ NAN = float("nan")
 @functools.cache
 def emulator() -> ModuleType:
     """The emulator's module; skips the test where no host compiler can build it."""
-    pytest.importorskip("pybind11")
+    if importlib.util.find_spec("pybind11") is None:
+        pytest.skip("the emulator needs pybind11", allow_module_level=True)
     if shutil.which("g++") is None and shutil.which("c++") is None:
-        pytest.skip("the emulator needs a C++20 compiler (g++ 11 or newer)")
+        reason = "the emulator needs a C++20 compiler (g++ 11 or newer)"
+        pytest.skip(reason, allow_module_level=True)
     from tests.emulator import native
 
     return native
@@ -65,10 +69,23 @@ class EmulatedRun:
         batch_invariant: bool = False,
     ) -> Tensor:
         """padmarlin.gemm on the emulator; `out` and the partials hold NaN beforehand."""
+        if out is None:
+            out = torch.full((a.shape[0], weight.n), NAN, dtype=weight.dtype)
+        self.gemm_statistics(a, weight, bias, out=out, batch_invariant=batch_invariant)
+        return out
+
+    def gemm_statistics(
+        self,
+        a: Tensor,
+        weight: padmarlin.PaddedWeight,
+        bias: Tensor | None = None,
+        *,
+        out: Tensor,
+        batch_invariant: bool = False,
+    ) -> dict[str, Any]:
+        """The same; returns the shared-memory accesses of the launch by instruction."""
         native = emulator()
         m = a.shape[0]
-        if out is None:
-            out = torch.full((m, weight.n), NAN, dtype=weight.dtype)
         m_slices, splits = native.select_gemm(
             m, weight.padded_n, weight.padded_k, batch_invariant, self.num_sms
         )
@@ -77,7 +94,7 @@ class EmulatedRun:
         partials = torch.full((splits if splits > 1 else 0, m, weight.padded_n), NAN)
         dtypes = {torch.float16: native.Dtype.HALF, torch.bfloat16: native.Dtype.BFLOAT16}
         regions = [_region(t) for t in (a, weight.qweight, weight.scales, weight.zeros)]
-        native.gemm(
+        return native.gemm(
             a=a.data_ptr(),
             qweight=weight.qweight.data_ptr(),
             scales=weight.scales.data_ptr(),
@@ -108,7 +125,6 @@ class EmulatedRun:
                 regions=[region for region in regions if region is not None],
             ),
         )
-        return out
 
     def repack(
         self,

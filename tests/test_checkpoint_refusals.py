@@ -138,11 +138,11 @@ def change_settings(directory: Path, **changes: Any) -> None:
         ({"bits": True}, "got True, expected an integer"),
         ({"bits": 8}, "(ceil(k * bits / 32), n) at k = 384"),
         ({"group_size": None}, "'group_size' in config.json: got nothing"),
-        ({"group_size": 0}, "got 0, expected a positive integer, or -1"),
+        ({"group_size": 0}, "got 0, expected 1 to 2147483647, or -1"),
         ({"group_size": -128}, "got -128"),
         ({"group_size": 128.0}, "got 128.0"),
         ({"group_size": 64}, "(6, 256) = (groups, n) at k = 384, group_size = 64"),
-        ({"group_size": 10**30}, "(1, 256) = (groups, n)"),
+        ({"group_size": 2**31}, "got 2147483648, expected 1 to"),
         ({"sym": "yes"}, "'sym' in config.json: got 'yes', expected true or false"),
         ({"desc_act": 1}, "'desc_act' in config.json"),
         ({"checkpoint_format": "marlin"}, "'checkpoint_format' in config.json: got 'marlin'"),
@@ -259,6 +259,7 @@ def test_scales_that_the_dtype_cannot_hold(tmp_path: Path) -> None:
     config = files.quantization_config(SOURCE)
     directory = files.write_checkpoint(tmp_path, {LAYER: tensors}, config)
     refused(directory, "1e+06 at group 1, column 3", "pass dtype=torch.bfloat16")
+    refused(directory, "world_size=2) of layer", shard=Shard("k", 0, 2))
     assert load_weight(directory, LAYER, dtype=torch.bfloat16).dtype == torch.bfloat16
 
 

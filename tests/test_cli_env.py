@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import padmarlin
 from padmarlin._extension import ExtensionStatus
 from padmarlin.cli import app, env
 
@@ -19,7 +20,7 @@ runner = CliRunner()
 def test_version() -> None:
     result = runner.invoke(app, ["--version"])
     assert result.exit_code == 0
-    assert result.output == f"padmarlin {env.padmarlin_version()}\n"
+    assert result.output == f"padmarlin {padmarlin.__version__}\n"
 
 
 def test_json_has_every_fact() -> None:

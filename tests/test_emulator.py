@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.emulator import native
+from tests.kernels import emulator
 
+native = emulator()
 Dtype, Fault = native.Dtype, native.Fault
 LANES = np.arange(32)
 SCHEDULES = [(0, "eager", 1), (0, "late", 1), (1, "late", 2), (2, "random", 3), (3, "random", 6)]

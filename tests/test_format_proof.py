@@ -9,8 +9,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from tests.emulator import native
+from tests.kernels import emulator
 
+native = emulator()
 Dtype = native.Dtype
 FIELD_BASES = {("half", 4): 3, ("bfloat16", 4): 0, ("half", 8): 0, ("bfloat16", 8): 0}
 

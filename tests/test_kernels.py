@@ -248,6 +248,23 @@ def test_selection_is_total():
                     assert invariant == select(1, padded_n, padded_k, True, num_sms)[1]
 
 
+# ---- shared memory
+
+
+@pytest.mark.parametrize("m", [1, 32, 64])
+@pytest.mark.parametrize("bits, symmetric", [(4, True), (8, False)])
+def test_the_main_loop_has_no_bank_conflicts(m, bits, symmetric):
+    emulator()
+    made = random_weight(256, 256, bits=bits, symmetric=symmetric, scale=0.003)
+    a = activations(m, 256, torch.float16)
+    out = torch.empty((m, 256), dtype=torch.float16)
+    statistics = EmulatedRun().gemm_statistics(a, made.packed, out=out)
+    assert statistics["ldmatrix_x4"].instructions > 0, statistics
+    assert statistics["ld_shared_v4"].instructions > 0, statistics
+    for instruction, accesses in statistics.items():
+        assert accesses.extra_wavefronts == 0, (instruction, statistics)
+
+
 # ---- repack
 
 

@@ -65,13 +65,10 @@ def random_weight(
     integers: bool = False,
     seed: int = 0,
 ) -> RandomWeight:
-    """Codes and zeros uniform over their range, scales uniform in +-[scale / 2, scale] (negative ones
-    included), or all equal to `scale` with codes next to the zero point if `integers`."""
+    """Codes and zeros uniform over their range, scales in [scale / 2, scale] of either sign;
+    with `integers`, scales all equal to `scale` and codes next to the zero point."""
     generator = torch.Generator().manual_seed(seed)
-    first, last = 0, 0
-    if group_size != -1:
-        first, last = k_start // group_size, (k_start + k - 1) // group_size
-    groups = last + 1
+    groups = 1 if group_size == -1 else (k_start + k - 1) // group_size + 1
     codes = torch.randint(0, 1 << bits, (k, n), generator=generator)
     zeros = torch.full((groups, n), 1 << (bits - 1))
     if not symmetric:

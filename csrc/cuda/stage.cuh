@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // One stage of the gemm pipeline in shared memory: 64 rows of K for one block.
 //
-//   activations   (16 * kMSlices rows, 8 chunks of 16 bytes), chunk c of row r at r * 8 + (c ^ r %
-//   8):
-//                 the eight rows that ldmatrix reads together fall in eight different bank groups
+//   activations   (16 * kMSlices rows, 8 chunks of 16 bytes); chunk c of row r lies at chunk
+//                 r * 8 + (c ^ r % 8), so that the eight rows that ldmatrix reads together fall in
+//                 eight different bank groups
 //   weights       (warps, tile_bytes): each warp's 64 x 64 tile as it lies in global memory
 //   scales        (warps, 4 k-slices, 64 columns)
 //   zeros         the same, asymmetric only

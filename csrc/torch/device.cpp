@@ -5,7 +5,6 @@
 #include <dlfcn.h>
 #include <torch/csrc/stable/c/shim.h>
 #include <torch/headeronly/util/Exception.h>
-#include <torch/headeronly/util/shim_utils.h>
 
 #include <vector>
 
@@ -95,7 +94,8 @@ void* CurrentDevice::stream() const {
   }();
   STD_TORCH_CHECK(get_stream, function_, ": this torch has no CUDA; install a CUDA build of torch");
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(get_stream(index_, &stream));
+  STD_TORCH_CHECK(get_stream(index_, &stream) == AOTI_TORCH_SUCCESS, function_,
+                  ": torch does not tell the current stream of cuda:", index_);
   return stream;
 }
 

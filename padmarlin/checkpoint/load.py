@@ -60,22 +60,19 @@ def load_weight(
         TypeError: an argument of the wrong type. RuntimeError: "cuda" without a CUDA build.
     """
     directory = _checked_arguments(checkpoint_dir, name, shard, dtype)
-    device = _checked_device(device)
+    checked_device = _checked_device(device)
     settings = read_settings(directory)
     with ExitStack() as open_files:
         files = TensorFiles(directory, open_files)
         files.check_layer(name)
         settings = settings.of_layer(name)
         read = _reader(settings)
-        request = Request(files, name, settings, shard, device, dtype)
+        request = Request(files, name, settings, shard, checked_device, dtype)
         try:
             return read(request)
         except ValueError as error:
-            raise ValueError(_located(str(error), name, directory)) from error
-
-
-def _located(message: str, name: str, directory: Path) -> str:
-    return f"{message} (layer {name!r} of {directory})"
+            part = "" if shard is None else f"{shard} of "
+            raise ValueError(f"{error} ({part}layer {name!r} in {directory})") from error
 
 
 def _checked_arguments(checkpoint_dir: Any, name: Any, shard: Any, dtype: Any) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from padmarlin.checkpoint.refuse import refuse
+from padmarlin.errors import INT32_MAX
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Settings:
 
     def group_size(self) -> int:
         group_size = self.integer("group_size")
-        if group_size < -1 or group_size == 0:
-            self.refuse("group_size", "a positive integer, or -1 for one group")
+        if group_size != -1 and not 1 <= group_size <= INT32_MAX:
+            self.refuse("group_size", f"1 to {INT32_MAX}, or -1 for one group")
         return group_size
 
     def check_pack_dtype(self) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from padmarlin import __version__
 from padmarlin.cli import env
 
 app = typer.Typer(
@@ -19,7 +20,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"padmarlin {env.padmarlin_version()}")
+        typer.echo(f"padmarlin {__version__}")
         raise typer.Exit
 
 

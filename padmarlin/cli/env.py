@@ -21,6 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from padmarlin import __version__
 from padmarlin._extension import extension_status
 from padmarlin.layout import FORMAT_VERSION
 
@@ -36,14 +37,6 @@ class Device:
     name: str
     capability: tuple[int, int]
     kernels: str  # how its kernels were compiled, or why there are none
-
-
-def padmarlin_version() -> str:
-    """The installed version; "unknown" in a source tree that was never installed."""
-    try:
-        return metadata.version("padmarlin")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _output(*command: str) -> str:
@@ -148,7 +141,7 @@ def collect() -> dict[str, Any]:
     devices, no_devices = _devices()
     nvcc = re.search(r"release ([\d.]+)", _output("nvcc", "--version"))
     return {
-        "padmarlin": padmarlin_version(),
+        "padmarlin": __version__,
         "commit": _commit(),
         "format_version": FORMAT_VERSION,
         "python": platform.python_version(),
@@ -174,12 +167,12 @@ def _kernels_line(extension: dict[str, Any]) -> str:
 
 def _driver_line(driver: str | None, needed: str | None) -> str:
     if driver is None:
-        return "none found" + (f"; the kernels need {needed}" if needed else "")
+        return "none found" + (f"; the kernels need >= {needed}" if needed else "")
     if needed is None:
         return driver
     if _older(driver, needed):
-        return f"[red]{driver}: too old, the kernels need {needed}[/]"
-    return f"{driver} (the kernels need {needed})"
+        return f"[red]{driver}: too old, the kernels need >= {needed}[/]"
+    return f"{driver} (the kernels need >= {needed})"
 
 
 def _table(facts: dict[str, Any]) -> Table:
