@@ -21,7 +21,7 @@ from padmarlin import PaddedWeight, Shard, load_weight
 from tests import checkpoint_files as files
 
 LAYER = "model.layers.0.mlp.down_proj"
-SOURCE = files.REAL[0]  # 4 bits, group size 128, (384, 256)
+SOURCE = files.GPTQ[0]  # 4 bits, group size 128, (384, 256)
 
 
 @pytest.fixture

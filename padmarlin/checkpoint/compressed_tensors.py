@@ -21,7 +21,7 @@ from padmarlin.checkpoint.refuse import refuse
 from padmarlin.checkpoint.request import Request
 from padmarlin.checkpoint.tensors import StoredTensor
 from padmarlin.formats.common import repack
-from padmarlin.formats.compressed_tensors import compressed_tensors_layer
+from padmarlin.formats.compressed_tensors import G_IDX_UNSET, compressed_tensors_layer
 from padmarlin.layout import div_up
 from padmarlin.weight import PaddedWeight
 
@@ -45,10 +45,10 @@ def load_compressed_tensors(request: Request) -> PaddedWeight:
     layer = _checked_layer(request, scheme)
     per_word = 32 // scheme.bits
     rows = Span(request.bounds("k", layer.k), per_word)
-    columns = Span(request.bounds("n", layer.n), per_word)
+    columns = Span(request.bounds("n", layer.n), per_word if layer.zero_point is not None else 1)
     g_idx = None
     if layer.g_idx is not None:
-        g_idx = row_groups(layer.g_idx, rows, layer.k, layer.scale.shape[1])
+        g_idx = row_groups(layer.g_idx, rows, layer.k, layer.scale.shape[1], unset=G_IDX_UNSET)
     groups = groups_of(rows, scheme.group_size, layer.k, g_idx)
     zero_point = layer.zero_point
     part = compressed_tensors_layer(

@@ -72,13 +72,17 @@ def groups_of(rows: Span, group_size: int, k: int, g_idx: Tensor | None = None) 
     return first_group, last_group + 1
 
 
-def row_groups(stored: StoredTensor, rows: Span, k: int, groups: int) -> Tensor:
-    """The group of each of those rows, as a g_idx has them.
+def row_groups(
+    stored: StoredTensor, rows: Span, k: int, groups: int, unset: int | None = None
+) -> Tensor | None:
+    """The group of each of those rows, as a g_idx has them; None if all of it is `unset`.
 
     All of it is read, a thousandth of a weight, so that every rank refuses a damaged one: a rank
     that alone gave up would leave the others waiting for it.
     """
     g_idx = stored.read((0, k))
+    if unset is not None and bool((g_idx == unset).all()):
+        return None
     wrong = ((g_idx < 0) | (g_idx >= groups)).nonzero()
     if wrong.numel():
         row = int(wrong[0])

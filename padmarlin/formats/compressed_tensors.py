@@ -25,6 +25,9 @@ from padmarlin.packing import Packing
 from padmarlin.partition import Shard
 from padmarlin.weight import PaddedWeight
 
+G_IDX_UNSET = -1
+"""compressed-tensors creates weight_g_idx full of it, and leaves it so if nothing is reordered."""
+
 
 def repack_compressed_tensors(
     weight_packed: Tensor,
@@ -98,7 +101,7 @@ def repack_compressed_tensors(
         weight_packed,
         weight_scale,
         weight_zero_point,
-        weight_g_idx,
+        None if _is_unset(weight_g_idx) else weight_g_idx,
         bits=bits,
         group_size=group_size,
         sym=sym,
@@ -123,7 +126,7 @@ def compressed_tensors_layer(
         words=weight_packed,
         scales=weight_scale.t(),
         zeros=weight_zero_point,
-        g_idx=None if _is_unset(weight_g_idx) else weight_g_idx,
+        g_idx=weight_g_idx,
         bits=bits,
         group_size=group_size,
         sym=sym,
@@ -134,10 +137,10 @@ def compressed_tensors_layer(
 
 
 def _is_unset(weight_g_idx: Any) -> bool:
-    """compressed-tensors creates it full of -1 and leaves it so where nothing is reordered."""
-    if not isinstance(weight_g_idx, Tensor):
-        return weight_g_idx is None
-    return weight_g_idx.numel() > 0 and bool((weight_g_idx == -1).all())
+    """Whether all of it is; empty ones and other types are left to the checks of a g_idx."""
+    if not isinstance(weight_g_idx, Tensor) or weight_g_idx.numel() == 0:
+        return False
+    return bool((weight_g_idx == G_IDX_UNSET).all())
 
 
 def _checked_shape(function: str, weight_shape: Any) -> tuple[int, int]:
