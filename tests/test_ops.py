@@ -97,6 +97,34 @@ RAW = {
 }
 
 
+RAW_REPACK = {
+    "words dtype": (0, lambda t: t.float(), "words"),
+    "words size": (0, lambda t: t[:, :-1], "words"),
+    "no words": (0, lambda t: t[:0], "words"),
+    "source_rows": (1, lambda t: t[:-1], "source_rows"),
+    "slice_rows": (2, lambda t: t[:-1], "slice_rows"),
+    "pad_codes": (3, lambda t: torch.zeros((1, 3), dtype=torch.uint8), "pad_codes"),
+    "packing": (4, lambda v: 3, "packing"),
+    "AWQ with 8 bits": (7, lambda v: 8, "packing"),
+    "first_column": (5, lambda v: -1, "first_column"),
+    "columns": (5, lambda v: v + 8, "words"),
+    "n": (6, lambda v: 0, "words"),
+    "bits": (7, lambda v: 3, "bits"),
+}
+
+
+@pytest.mark.parametrize("case", RAW_REPACK)
+def test_raw_repack_stays_in_bounds(case):
+    index, change, message = RAW_REPACK[case]
+    words = random_words(64, N + 2, Packing.AWQ, 4, seed=5)
+    rows, slices = torch.arange(64, dtype=torch.int32), torch.zeros(4, dtype=torch.int32)
+    raw = [words, rows, slices, None, Packing.AWQ, 2, N, 4, 3]
+    assert torch.ops.padmarlin.repack(*raw).shape == (2, 1, 512)
+    raw[index] = change(raw[index])
+    with pytest.raises(ValueError, match=f"repack: {message}: got"):
+        torch.ops.padmarlin.repack(*raw)
+
+
 @pytest.mark.parametrize("case", RAW)
 def test_raw_calls_stay_in_bounds(case, made, a):
     index, change, message = RAW[case]
