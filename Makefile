@@ -36,10 +36,10 @@ gates: $(INSTALLED)
 
 # On a machine with a GPU: everything, or compute-sanitizer alone. Ends with a table.
 test-gpu: $(INSTALLED)
-	@PYTHON=$(BIN)/python tests/run_on_gpu.sh
+	@PYTHON=$(BIN)/python tools/gpu_check.sh
 
 sanitize: $(INSTALLED)
-	@PYTHON=$(BIN)/python tests/run_on_gpu.sh memcheck racecheck synccheck initcheck
+	@PYTHON=$(BIN)/python tools/gpu_check.sh memcheck racecheck synccheck initcheck
 
 CPP_SOURCES = $(shell find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# What to run first on a machine with a GPU: tests/run_on_gpu.sh [step...]. Steps, all by default:
+# What to run first on a machine with a GPU: tools/gpu_check.sh [step...]. Steps, all by default:
 #   conformance  every primitive on the device against its host twin
 #   kernels      gemm and repack on the device
 #   suite        all other tests
 #   memcheck racecheck synccheck initcheck   compute-sanitizer over tests/sanitize.py
-# Every step runs, whatever became of the others. Logs go to build/gpu; a table ends the output.
+# Every step runs, whatever became of the others. Logs go to build/gpu, a dated report of all steps to
+# benchmarks/results; a table ends the output. padmarlin/_C.so is taken as it is, or built if missing.
 # PYTHON= chooses the interpreter (default .venv/bin/python), LIMIT= the seconds a step may take.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -17,7 +18,7 @@ LOGS=build/gpu
 TOOLS=(memcheck racecheck synccheck initcheck)
 
 fail() {
-  echo "tests/run_on_gpu.sh: $*" >&2
+  echo "tools/gpu_check.sh: $*" >&2
   exit 2
 }
 
@@ -70,6 +71,7 @@ for step in "${steps[@]}"; do
   esac
 done
 
+[[ -f padmarlin/_C.so ]] || make .venv/installed || fail "cannot build padmarlin/_C.so"
 [[ -x $(command -v "$PYTHON") ]] || fail "no $PYTHON; run make test first, or set PYTHON="
 # Without a device or a library every test would skip, which must not look like success.
 reason=$("$PYTHON" -c 'from tests.kernels import cuda_skip_reason; print(cuda_skip_reason() or "")') ||
@@ -81,7 +83,7 @@ mkdir -p "$LOGS"
 
 export PYTHON LOGS
 export -f run_step run_pytest sanitizer
-rows=() failed=0
+rows=() results=() failed=0
 for step in "${steps[@]}"; do
   echo "== $step"
   start=$SECONDS outcome=ok
@@ -89,9 +91,11 @@ for step in "${steps[@]}"; do
   status=${PIPESTATUS[0]}
   [[ $status -eq 0 ]] || { outcome=FAILED failed=1; }
   [[ $status -ne 124 ]] || outcome=TIMEOUT
-  rows+=("$(printf '%-12s %-8s %5d s  %s' "$step" "$outcome" $((SECONDS - start)) \
-    "$(summary "$LOGS/$step.log")")")
+  said=$(summary "$LOGS/$step.log")
+  rows+=("$(printf '%-12s %-8s %5d s  %s' "$step" "$outcome" $((SECONDS - start)) "$said")")
+  results+=("$step" "$outcome" $((SECONDS - start)) "$said")
 done
 
 printf '%s\n' '' "${rows[@]}" | tee "$LOGS/table.log"
+"$PYTHON" tools/gpu_report.py "${results[@]}"
 exit $failed
