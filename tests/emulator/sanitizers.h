@@ -12,6 +12,10 @@
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+extern "C" {  // called by the sanitizers for each report, before or after they print it
+void __asan_on_error();
+void __ubsan_on_report();
+}
 #endif
 
 #if defined(PADMARLIN_TSAN)
@@ -84,13 +88,6 @@ inline void forbid([[maybe_unused]] const void* begin, [[maybe_unused]] size_t b
 inline void permit([[maybe_unused]] const void* begin, [[maybe_unused]] size_t bytes) {
 #if defined(__SANITIZE_ADDRESS__)
   __asan_unpoison_memory_region(begin, bytes);
-#endif
-}
-
-// `callback` runs when AddressSanitizer or UBSan ends the program, after their report.
-inline void on_sanitizer_death([[maybe_unused]] void (*callback)()) {
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_set_death_callback(callback);
 #endif
 }
 

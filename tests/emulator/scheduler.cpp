@@ -165,13 +165,6 @@ void end_finished_blocks() {
 
 // ---- reports
 
-// AddressSanitizer's own report does not know of blocks and threads.
-void name_running_thread() {
-  if (!machine || !machine->running) return;
-  std::fprintf(stderr, "%s: %sthe sanitizer's report above is about this thread\n",
-               machine->shape.kernel, at_thread(*machine->running).c_str());
-}
-
 std::string describe_wait(const Warp& warp) {
   const int first = warp.index * kWarp;
   std::string text = "\n  block (" + std::to_string(warp.block->x) + ", " +
@@ -270,7 +263,6 @@ Statistics launch(const LaunchShape& shape, const LaunchOptions& options,
   Machine launched{shape, options, kernel};
   machine = &launched;
   launched.launcher = this_thread_as_fiber();
-  on_sanitizer_death(name_running_thread);
   run_grid();
   for (const auto& block : launched.blocks) end_block(*block);
   machine = nullptr;
@@ -284,4 +276,20 @@ int tid_x() { return running_thread().index; }
 int ctaid_x() { return running_thread().block->x; }
 int ctaid_y() { return running_thread().block->y; }
 
+#if defined(__SANITIZE_ADDRESS__)
+
+// AddressSanitizer's own report does not know of blocks and threads.
+static void name_running_thread() {
+  if (!machine || !machine->running) return;
+  std::fprintf(stderr, "%s: %sthe sanitizer's report is about this thread\n", machine->shape.kernel,
+               at_thread(*machine->running).c_str());
+}
+
+#endif
+
 }  // namespace padmarlin::emulator
+
+#if defined(__SANITIZE_ADDRESS__)
+void __asan_on_error() { padmarlin::emulator::name_running_thread(); }
+void __ubsan_on_report() { padmarlin::emulator::name_running_thread(); }
+#endif

@@ -7,6 +7,7 @@ namespace padmarlin::emulator {
 namespace {
 
 constexpr GemmKey kHalf4;  // the cheapest kernel: what is tested does not depend on the instance
+constexpr GemmKey kBfloat164{.dtype = Dtype::kBfloat16};  // rounds sums of a few hundred units
 constexpr GemmKey kHalf4Rows32{.m_slices = 2};
 constexpr GemmKey kHalf4Rows64{.m_slices = 4};
 
@@ -43,6 +44,7 @@ std::vector<GemmCase> sizes_of_k() {
   std::vector<GemmCase> cases;
   for (const int k : {1, 2, 4, 7, 8, 63, 64, 65, 100, 130}) {
     cases.push_back({.k = k, .a_gap = 16});
+    cases.push_back({.k = k, .a_gap = 16 + (k + 1) % 2});  // an odd pitch: element by element
     cases.push_back({.k = k, .a_gap = static_cast<int>(round_up(k, 8)) + 8 - k});
   }
   return cases;
@@ -77,10 +79,12 @@ std::vector<Check> sharp_checks() {
        {{.n = 71, .out_offset = 1},
         {.n = 72, .out_offset = 1, .out_gap = 2},
         {.n = 72, .out_gap = 1}}},
-      {"bias", {{.n = 71, .bias = true}, {.n = 65, .k = 192, .bias = true, .splits = 2}}},
+      {"bias",
+       {{.kernel = kBfloat164, .n = 71, .k = 450, .bias = true},
+        {.kernel = kBfloat164, .n = 65, .k = 450, .bias = true, .splits = 2}}},
       {"tampered_tables",
        {{.act_order = true, .tampered = true}, {.group_size = 16, .tampered = true}}},
-      {"split_k", {{.k = 448, .splits = 3}, {.m = 18, .k = 320, .bias = true, .splits = 2}}},
+      {"split_k", {{.m = 3, .k = 448, .splits = 3}, {.m = 2, .k = 320, .bias = true, .splits = 2}}},
       {"split_k_wide", {{.m = 2, .n = 600, .k = 128, .splits = 2}}},
       {"reduction_order",
        {{.kernel = {.dtype = Dtype::kBfloat16, .dequant = Dequant::kWide, .asymmetric = true},

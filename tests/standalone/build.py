@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-EMULATOR = HERE.parent
-ROOT = EMULATOR.parents[1]
+ROOT = HERE.parents[1]
+EMULATOR = ROOT / "tests" / "emulator"
+CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "standalone"
 
 RUNTIME = ["async_copy", "bank_conflicts", "collectives", "fiber", "memory", "scheduler"]
@@ -59,7 +60,7 @@ class Program:
     path: Path
     kind: str
     instances: tuple[str, ...]  # "gemm <template arguments>" or "repack <bits>"
-    csrc: Path = ROOT / "csrc"  # where the kernels are; the rest never comes from a mutated copy
+    overlay: Path | None = None  # of the instances alone: headers found before those of csrc
 
 
 def tool(name: str) -> str:
@@ -70,10 +71,10 @@ def tool(name: str) -> str:
     return found
 
 
-def _compile(out: Path, source: Path, flags: str, csrc: Path) -> str:
+def _compile(out: Path, source: Path, flags: str) -> str:
     return (
         f"build {out}: cxx {source}\n"
-        f"  flags = {COMMON} {ARCHITECTURE} {flags} -I{HERE} -I{EMULATOR} -I{csrc}\n"
+        f"  flags = {flags} {COMMON} {ARCHITECTURE} -I{HERE} -I{EMULATOR} -I{CSRC}\n"
     )
 
 
@@ -84,14 +85,16 @@ def _statements(program: Program) -> dict[Path, str]:
     for folder, names in ((EMULATOR, RUNTIME), (HERE, PROGRAM)):
         for name in names:
             out = shared / f"{name}.o"
-            made[out] = _compile(out, folder / f"{name}.cpp", flags.runtime, ROOT / "csrc")
-    own = shared if program.csrc == ROOT / "csrc" else program.path.parent
+            made[out] = _compile(out, folder / f"{name}.cpp", flags.runtime)
+    own, include = shared, ""
+    if program.overlay is not None:
+        own, include = program.path.parent, f" -I{program.overlay}"
     for instance in program.instances:
         family, arguments = instance.split(" ", 1)
         out = own / (re.sub(r"\W+", "_", instance) + ".o")
-        define = f"'-DPADMARLIN_INSTANCE={arguments}'"
+        define = f"'-DPADMARLIN_INSTANCE={arguments}'{include}"
         source = HERE / f"{family}_instance.cpp"
-        made[out] = _compile(out, source, f"{flags.kernels} {define}", program.csrc)
+        made[out] = _compile(out, source, f"{flags.kernels} {define}")
     objects = " ".join(map(str, made))
     made[program.path] = f"build {program.path}: link {objects}\n  flags = {flags.link}\n"
     return made

@@ -65,7 +65,7 @@ class Tensor {
 
  private:
   static constexpr size_t kAlignment = 64;
-  static constexpr size_t kGuardBytes = 4 * kAlignment;
+  static constexpr size_t kGuardBytes = 16 * 1024;  // some rows of the output, for stray stores
   static constexpr uint8_t kGuard = 0xff;
 
   struct FreeDeleter {
