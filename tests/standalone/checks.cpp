@@ -68,6 +68,8 @@ std::vector<GemmCase> alignments_of_a() {
 std::vector<Check> sharp_checks() {
   return {
       {"pipeline", {{.k = 448}, {.n = 300, .k = 448}, {.m = 19, .k = 260, .act_order = true}}},
+      {"pipeline_rows",
+       {{.kernel = kHalf4Rows32, .m = 19, .k = 330}, {.kernel = kHalf4Rows64, .m = 70, .k = 330}}},
       {"m_tail", sizes_of_m()},
       {"n_tail", sizes_of_n()},
       {"k_tail", sizes_of_k()},
