@@ -70,7 +70,9 @@ def _judge(mutant: Mutant, program: Program) -> Verdict:
         return Verdict(mutant, False, f"no answer in {SECONDS} s")
     found = re.search(pattern, output)
     if code == 0 or found is None:
-        return Verdict(mutant, False, f"expected /{pattern}/, got (status {code}):\n{output[-2000:]}")
+        return Verdict(
+            mutant, False, f"expected /{pattern}/, got (status {code}):\n{output[-2000:]}"
+        )
     if kind == "asan" and not re.search(NAMED, output):
         return Verdict(mutant, False, f"the report names no thread:\n{output[-2000:]}")
     if mutant.says and not re.search(mutant.says, output):

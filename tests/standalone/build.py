@@ -117,7 +117,10 @@ def build(programs: list[Program], jobs: int = 2, keep_going: bool = False) -> N
     file.write_text(rules + "".join(statements.values()))
     command = [tool("ninja"), "-f", str(file), "-j", str(jobs), "--quiet"]
     result = subprocess.run(
-        [*command, *(["-k", "0"] if keep_going else [])], capture_output=True, text=True, check=False
+        [*command, *(["-k", "0"] if keep_going else [])],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if result.returncode != 0 and not keep_going:
         raise RuntimeError(f"standalone: the build failed:\n{result.stdout}{result.stderr}")
