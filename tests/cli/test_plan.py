@@ -120,7 +120,7 @@ def test_real_checkpoints(directory: Path) -> None:
 def test_impossible_cuts_are_explained(tmp_path: Path) -> None:
     text = words(run(str(write(tmp_path, CONFIGS["qwen2.5-0.5b"])), "--tp", "4").output)
     assert "4 impossible [1] - - - -" in text
-    assert "every engine, padmarlin too:" in text
+    assert "tensor parallelism as such:" in text
     assert "4 ranks cannot share the 896 columns = 14 heads of q equally" in text
 
 
