@@ -27,7 +27,7 @@ def advise(model: Model, tp: tuple[int, ...], cuts: tuple[LayerCut, ...]) -> tup
     return (
         _run(tp, cuts),
         *paddings(model, troubles),
-        *_group_size(troubles),
+        *_group_size(cuts),
         _tp(model),
         *folklore(model, troubles),
     )
@@ -52,36 +52,38 @@ def _run(tps: tuple[int, ...], all_cuts: tuple[LayerCut, ...]) -> Remedy:
     return Remedy("run", "run on padmarlin as it is", bool(sizes), text, sizes)
 
 
-def _group_size(troubles: list[LayerCut]) -> list[Remedy]:
-    split = [cut for cut in troubles if not cut.cut.whole_groups]
-    if not split:
-        return []
+def _group_size(all_cuts: tuple[LayerCut, ...]) -> list[Remedy]:
+    """Other groups, where some are cut or short: of which every layer's ranks have whole ones."""
+    cuts = [cut for cut in all_cuts if not cut.problem]
+    split = [cut for cut in cuts if not cut.cut.whole_groups]
     by_group: dict[int, list[int]] = defaultdict(list)
     for tp in dict.fromkeys(cut.tp for cut in split):
-        by_group[dividing_group_size(cut.k for cut in split if cut.tp == tp)].append(tp)
-    found = []
-    for group_size, tps in by_group.items():
-        changed = [replace(cut.cut, group_size=group_size) for cut in split if cut.tp in tps]
-        takers = [
-            ENGINES[engine].title
-            for engine in ENGINES
-            if all(judge(engine, cut).works for cut in changed)
-        ]
-        name = "one group per column (-1)" if group_size == -1 else f"groups of {group_size}"
-        who = f"taken by {', '.join(takers)}" if takers else "still taken by none of the engines"
-        none = "no Marlin group size divides the ranks' rows; " if group_size == -1 else ""
-        accuracy = "coarser" if group_size == -1 else "finer, more scales to store"
-        found.append(
-            Remedy(
-                "group_size",
-                f"requantize with {name}",
-                bool(takers),
-                f"{none}whole on every rank at TP {listed(tps)}; {who}; {accuracy}",
-                tuple(tps),
-                group_size,
-            )
-        )
-    return found
+        by_group[dividing_group_size(cut.k for cut in cuts if cut.tp == tp)].append(tp)
+    present = split[0].quantization.group_size if split else -1
+    return [
+        _requantize([cut for cut in cuts if cut.tp in tps], group_size, present, tuple(tps))
+        for group_size, tps in by_group.items()
+    ]
+
+
+def _requantize(
+    cuts: list[LayerCut], group_size: int, present: int, tps: tuple[int, ...]
+) -> Remedy:
+    changed = [replace(cut.cut, group_size=group_size) for cut in cuts]
+    takers = [
+        engine.title
+        for name, engine in ENGINES.items()
+        if all(judge(name, cut).works for cut in changed)
+    ]
+    who = f"taken by {', '.join(takers)}" if takers else "still taken by none of the engines"
+    text = f"whole on every rank at TP {listed(tps)}; {who}"
+    if group_size == -1:
+        title = "requantize with one group per column (-1)"
+        text = f"no Marlin group size divides the ranks' rows; {text}; less accurate"
+    else:
+        title = f"requantize with groups of {group_size}"
+        text += "; more scales to store" if group_size < present else "; less accurate"
+    return Remedy("group_size", title, bool(takers), text, tps, group_size)
 
 
 def _tp(model: Model) -> Remedy:

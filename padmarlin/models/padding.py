@@ -17,7 +17,7 @@ from padmarlin.models.quantization import Quantization
 from padmarlin.models.read import Model
 from padmarlin.models.remedies import Remedy, listed, padded_intermediate_size
 
-_QWEN2_72B = 29_568
+_QWEN2_72B = (29_568, 29_696)
 _OFFICIAL = (
     "; the official Qwen2 and Qwen2.5 72B GPTQ files are already padded to 29696: with those there "
     "is nothing to do"
@@ -94,7 +94,7 @@ def _pad(model: Model, key: str, target: int, tps: tuple[int, ...]) -> Remedy:
         f"lossless, for TP {listed(tps)}: every rank has whole groups and tiles ({share} = "
         f"{share // 128} x 128 rows at TP {tps[0]}); +{overhead:.1%} memory"
     )
-    if size == _QWEN2_72B and model.architecture.startswith("qwen2"):
+    if (size, target) == _QWEN2_72B and model.architecture.startswith("qwen2"):
         text += _OFFICIAL
     cuts = [plan_layer(layer, kind, tp) for layer, kind in padded for tp in tps]
     refused = {

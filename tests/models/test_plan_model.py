@@ -70,6 +70,18 @@ def test_qwen2_72b_remedies(tmp_path: Path) -> None:
     assert remedy(found, "pipeline").helps
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_other_groups_are_whole_everywhere(name: str, tmp_path: Path) -> None:
+    found = planned(tmp_path, name)
+    for remedy in remedies(found, "group_size"):
+        again = planned(tmp_path, name, tp=remedy.tp, group_size=remedy.size)
+        assert all(cut.problem or cut.cut.whole_groups for cut in again.cuts), remedy.title
+        taken = [e for e in ENGINES if ENGINES[e].title in remedy.text]
+        assert remedy.helps == bool(taken)
+        for engine in taken:
+            assert all(cut.problem for cut in again.failures(engine)), (remedy.title, engine)
+
+
 def test_the_padded_model_has_nothing_to_do(tmp_path: Path) -> None:
     padded = QWEN2_72B | {"intermediate_size": 29696}
     found = plan_model(write(tmp_path, padded))
