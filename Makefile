@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# make demo | test | test-asan | test-race | test-mutants | lint | format | clean. Everything happens in .venv; the first run creates it.
+# make demo | test | test-asan | test-race | test-mutants | gates | test-gpu | sanitize | lint |
+#      format | clean.
+# Everything happens in .venv; the first run creates it.
 # TORCH= chooses the torch requirement, PYTHON= the interpreter, VENV= the environment.
 # PADMARLIN_CUDA=OFF, TORCH_CUDA_ARCH_LIST, MAX_JOBS and NVCC_THREADS reach the build.
 
@@ -20,7 +22,7 @@ CHOICES   := $(VENV)/choices
 BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt \
                 $(shell find build_backend cmake csrc -type f -not -name '*.pyc')
 
-.PHONY: demo test test-asan test-race test-mutants lint format clean FORCE
+.PHONY: demo test test-asan test-race test-mutants gates test-gpu sanitize lint format clean FORCE
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -39,6 +41,17 @@ test-race: $(INSTALLED)
 
 test-mutants: $(INSTALLED)
 	@JOBS=$(JOBS) $(BIN)/python -m tests.mutants
+
+# Registers, spills, shared memory, instructions of every kernel against the committed budget.
+gates: $(INSTALLED)
+	@$(BIN)/python -m tests.compile_gates
+
+# On a machine with a GPU: everything, or compute-sanitizer alone. Ends with a table.
+test-gpu: $(INSTALLED)
+	@PYTHON=$(BIN)/python tools/gpu_check.sh
+
+sanitize: $(INSTALLED)
+	@PYTHON=$(BIN)/python tools/gpu_check.sh memcheck racecheck synccheck initcheck
 
 CPP_SOURCES = $(shell find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 

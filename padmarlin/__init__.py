@@ -5,7 +5,7 @@ Importing it needs no GPU, initialises no CUDA, and works without the compiled e
 """
 
 from padmarlin.checkpoint import load_weight
-from padmarlin.formats import repack_gptq
+from padmarlin.formats import repack_awq, repack_compressed_tensors, repack_gptq
 from padmarlin.functional import dequantize, gemm
 from padmarlin.layout import FORMAT_VERSION
 from padmarlin.partition import Shard
@@ -23,5 +23,7 @@ __all__ = [
     "gemm",
     "load_weight",
     "plan",
+    "repack_awq",
+    "repack_compressed_tensors",
     "repack_gptq",
 ]

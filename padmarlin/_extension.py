@@ -60,10 +60,10 @@ def extension_status() -> ExtensionStatus:
     return _status
 
 
-def require_extension(function_name: str) -> None:
-    """Raises RuntimeError if ``function_name`` cannot run on CUDA tensors."""
+def require_extension(function_name: str, argument: str = "a") -> None:
+    """Raises RuntimeError if ``function_name`` cannot run on CUDA tensors, as ``argument`` is."""
     if not _status.available:
         got = f"a CUDA tensor, but no CUDA kernels ({_status.reason})"
         raise RuntimeError(
-            refusal(function_name, "a", got, "a CPU tensor, or a CUDA build", _HOW_TO_BUILD)
+            refusal(function_name, argument, got, "a CPU tensor, or a CUDA build", _HOW_TO_BUILD)
         )

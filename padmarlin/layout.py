@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The packed format, version 1: the Python mirror of ``csrc/core/layout.h``, drawn in ``docs/layout.md``.
+"""The packed format, version 1, drawn in ``docs/layout.md``: the mirror of ``csrc/core/layout.h``.
 
 Constants, the order of codes inside a word, how scales are stored, and the packing of whole tiles
 in vectorised torch (on any device). Everything that knows where a bit lies is in this file.
@@ -53,7 +53,7 @@ CODE_ORDERS = ("f16_w4", "bf16_w4", "w8")
 
 
 def code_order(dtype: torch.dtype, bits: int) -> str:
-    """The order of codes inside a word for weights of ``dtype`` (fp16, bf16) and ``bits`` (4, 8)."""
+    """The order of codes inside a word: of ``dtype`` (fp16, bf16) and ``bits`` (4, 8)."""
     if bits == 8:
         return "w8"
     return "f16_w4" if dtype == torch.float16 else "bf16_w4"
@@ -142,7 +142,7 @@ def _scale_exponents(dtype: torch.dtype, bits: int, dequant: Dequant) -> tuple[i
 
 
 def choose_dequant(scales: Tensor, bits: int) -> Dequant:
-    """The cheapest kind whose stored scales stay finite, from the largest of ``scales`` (fp16, bf16).
+    """The cheapest kind whose stored scales stay finite. ``scales`` are fp16 or bf16.
 
     Largest scale   4 bits fp16   4 bits bf16   8 bits fp16   8 bits bf16
     TWO_FIELD       0.0312        0.0311        -             -

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operators ``torch.ops.padmarlin.*``: schemas, fake implementations and the CPU implementation.
+"""The operators ``torch.ops.padmarlin.*``: schemas, fakes and the CPU implementations.
 
 Schemas live here, so that the operators exist without a compiled extension; ``_C.so`` adds the
 CUDA implementations of the same operators. Callers want :mod:`padmarlin.functional` and
@@ -12,6 +12,12 @@ Shapes, for a weight of k x n codes (``docs/layout.md``):
     zeros       int16 (scale_rows, padded_n), None: symmetric
     slice_rows  int32 (padded_k / 16)
     columns     int32 (padded_k), None: row r reads activation r - front_pad
+
+``repack`` makes qweight out of a checkpoint's words:
+    words        int32, packed as `packing` says (padmarlin.packing.Packing)
+    source_rows  int32 (padded_k): the row of codes that stands at each padded row, -1: padding
+    pad_codes    uint8 (scale_rows, padded_n): what padding holds, None: 2^(bits - 1)
+    first_column the column of codes that becomes column 0
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ from padmarlin import _extension as _extension  # registers the CUDA implementat
 from padmarlin import reference
 from padmarlin.errors import refusal
 from padmarlin.layout import SLICE, TILE, Dequant, round_up, tile_words
+from padmarlin.packing import Packing, held, packs
 
 _WEIGHT = (
     "Tensor qweight, Tensor scales, Tensor? zeros, Tensor slice_rows, Tensor? columns, "
@@ -33,8 +40,8 @@ _library = torch.library.Library("padmarlin", "DEF")
 _library.define(f"gemm(Tensor a, {_WEIGHT}) -> Tensor")
 _library.define(f"gemm_out(Tensor(a!) out, Tensor a, {_WEIGHT}) -> ()")
 _library.define(
-    "repack_gptq(Tensor qweight, Tensor source_rows, Tensor slice_rows, Tensor? pad_codes, "
-    "int n, int bits, int field_base) -> Tensor"
+    "repack(Tensor words, Tensor source_rows, Tensor slice_rows, Tensor? pad_codes, "
+    "int packing, int first_column, int n, int bits, int field_base) -> Tensor"
 )
 
 
@@ -62,7 +69,9 @@ def _check_gemm(
     _expect(a.dim() == 2 and a.shape[1] == k, "gemm.a", tuple(a.shape), f"(m, {k})")
     _expect(bits in (4, 8), "gemm.bits", bits, "4 or 8")
     _expect(
-        qweight.dtype == torch.int32 and qweight.dim() == 3 and qweight.shape[2] == tile_words(bits),
+        qweight.dtype == torch.int32
+        and qweight.dim() == 3
+        and qweight.shape[2] == tile_words(bits),
         "gemm.qweight",
         (qweight.dtype, tuple(qweight.shape)),
         f"int32 (padded_n / 64, padded_k / 64, {tile_words(bits)})",
@@ -94,7 +103,9 @@ def _check_gemm(
         f"int32 ({padded_k},) or None",
     )
     fits = columns is not None or front_pad + k <= padded_k
-    _expect(0 <= front_pad < TILE and fits, "gemm.front_pad", front_pad, f"k within {padded_k} rows")
+    _expect(
+        0 <= front_pad < TILE and fits, "gemm.front_pad", front_pad, f"k within {padded_k} rows"
+    )
     _expect(
         dequant in tuple(Dequant)
         and (dequant != Dequant.WIDE or zeros is not None)
@@ -146,47 +157,62 @@ def _gemm_out_fake(out, *arguments):
     _gemm_fake(*arguments)
 
 
-@torch.library.impl(_library, "repack_gptq", "CPU")
-def _repack_gptq_cpu(qweight, source_rows, slice_rows, pad_codes, n, bits, field_base):
-    _check_repack(qweight, source_rows, slice_rows, pad_codes, n, bits)
-    return reference.repack_gptq(
-        qweight, source_rows, slice_rows, pad_codes, n, bits, field_base
+@torch.library.impl(_library, "repack", "CPU")
+def _repack_cpu(
+    words, source_rows, slice_rows, pad_codes, packing, first_column, n, bits, field_base
+):
+    _check_repack(words, source_rows, slice_rows, pad_codes, packing, first_column, n, bits)
+    return reference.repack(
+        words, source_rows, slice_rows, pad_codes, packing, first_column, n, bits, field_base
     )
 
 
-@torch.library.register_fake("padmarlin::repack_gptq", lib=_library)
-def _repack_gptq_fake(qweight, source_rows, slice_rows, pad_codes, n, bits, field_base):
-    _check_repack(qweight, source_rows, slice_rows, pad_codes, n, bits)
-    padded_n = round_up(n, TILE)
-    shape = (padded_n // TILE, source_rows.shape[0] // TILE, tile_words(bits))
-    return qweight.new_empty(shape)
+@torch.library.register_fake("padmarlin::repack", lib=_library)
+def _repack_fake(
+    words, source_rows, slice_rows, pad_codes, packing, first_column, n, bits, field_base
+):
+    _check_repack(words, source_rows, slice_rows, pad_codes, packing, first_column, n, bits)
+    shape = (round_up(n, TILE) // TILE, source_rows.shape[0] // TILE, tile_words(bits))
+    return words.new_empty(shape)
 
 
 def _check_repack(
-    qweight: Tensor,
+    words: Tensor,
     source_rows: Tensor,
     slice_rows: Tensor,
     pad_codes: Tensor | None,
+    packing: int,
+    first_column: int,
     n: int,
     bits: int,
 ) -> None:
-    _expect(bits in (4, 8), "repack_gptq.bits", bits, "4 or 8")
+    _expect(bits in (4, 8), "repack.bits", bits, "4 or 8")
     _expect(
-        qweight.dtype == torch.int32 and qweight.dim() == 2 and 1 <= n <= qweight.shape[1],
-        "repack_gptq.qweight",
-        (qweight.dtype, tuple(qweight.shape)),
-        f"int32 (ceil(k * bits / 32), at least n = {n} >= 1)",
+        packing in tuple(Packing) and packs(Packing(packing), bits),
+        "repack.packing",
+        f"{packing} with {bits} bits",
+        "0 (GPTQ), 1 (AWQ, 4 bits only) or 2 (compressed-tensors)",
+    )
+    _expect(first_column >= 0, "repack.first_column", first_column, "at least 0")
+    _expect(
+        words.dtype == torch.int32
+        and words.dim() == 2
+        and words.numel() > 0
+        and 1 <= n <= held(words, Packing(packing), bits)[1] - first_column,
+        "repack.words",
+        (words.dtype, tuple(words.shape)),
+        f"int32 words of at least {first_column} + {n} columns, as first_column + n says (n >= 1)",
     )
     padded_k = source_rows.shape[0] if source_rows.dim() == 1 else -1
     _expect(
         source_rows.dtype == torch.int32 and padded_k > 0 and padded_k % TILE == 0,
-        "repack_gptq.source_rows",
+        "repack.source_rows",
         (source_rows.dtype, tuple(source_rows.shape)),
         "int32 (a multiple of 64,)",
     )
     _expect(
         slice_rows.dtype == torch.int32 and tuple(slice_rows.shape) == (padded_k // SLICE,),
-        "repack_gptq.slice_rows",
+        "repack.slice_rows",
         (slice_rows.dtype, tuple(slice_rows.shape)),
         f"int32 ({padded_k // SLICE},)",
     )
@@ -197,7 +223,7 @@ def _check_repack(
             and pad_codes.dim() == 2
             and pad_codes.shape[1] == round_up(n, TILE)
         ),
-        "repack_gptq.pad_codes",
+        "repack.pad_codes",
         None if pad_codes is None else (pad_codes.dtype, tuple(pad_codes.shape)),
         f"uint8 (scale rows, {round_up(n, TILE)}) or None",
     )

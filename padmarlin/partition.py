@@ -120,26 +120,28 @@ def _row_groups(k: int, group_size: int, k_start: int) -> Tensor:
     return torch.arange(k_start, k_start + k).div_(group_size, rounding_mode="floor")
 
 
-def check_g_idx(function: str, k: int, group_size: int, g_idx: Tensor) -> Tensor:
+def check_g_idx(
+    function: str, k: int, group_size: int, g_idx: Tensor, argument: str = "g_idx"
+) -> Tensor:
     """`g_idx` on the CPU as int64, after checking that it names a group for each of k rows."""
     if not isinstance(g_idx, Tensor):
         got = type(g_idx).__name__
-        raise TypeError(refusal(function, "g_idx", got, "an int32 or int64 tensor"))
+        raise TypeError(refusal(function, argument, got, "an int32 or int64 tensor"))
     if g_idx.dtype not in (torch.int32, torch.int64):
-        raise TypeError(refusal(function, "g_idx", g_idx.dtype, "torch.int32 or torch.int64"))
+        raise TypeError(refusal(function, argument, g_idx.dtype, "torch.int32 or torch.int64"))
     if g_idx.shape != (k,):
         remedy = "pass the group of each row, or None without act-order"
         got, expected = f"shape {tuple(g_idx.shape)}", f"({k},) = (k,)"
-        raise ValueError(refusal(function, "g_idx", got, expected, remedy))
+        raise ValueError(refusal(function, argument, got, expected, remedy))
     g_idx = g_idx.detach().cpu().to(torch.int64)
     lowest, highest = int(g_idx.argmin()), int(g_idx.argmax())
     if g_idx[lowest] < 0:
         got = f"{int(g_idx[lowest])} at row {lowest}"
-        raise ValueError(refusal(function, "g_idx", got, "a group number >= 0"))
+        raise ValueError(refusal(function, argument, got, "a group number >= 0"))
     if group_size == -1 and g_idx[highest] > 0:
         got = f"{int(g_idx[highest])} at row {highest}"
         expected = "0, as group_size = -1 means one group"
-        raise ValueError(refusal(function, "g_idx", got, expected, "pass the group_size"))
+        raise ValueError(refusal(function, argument, got, expected, "pass the group_size"))
     return g_idx
 
 

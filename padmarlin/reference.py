@@ -19,49 +19,51 @@ from padmarlin.layout import (
     code_order,
     field_base,
     pack_tiles,
+    round_up,
     symmetric_zero,
     tile_words,
     unpack_scales,
     unpack_tiles,
     unpack_zeros,
 )
+from padmarlin.packing import Packing, held, read_codes
 
 _PIECE = 1 << 22
 """Codes handled at once: 16 MB of int32, small enough for a cache's neighbourhood."""
 
 
-def repack_gptq(
-    qweight: Tensor,
+def repack(
+    words: Tensor,
     source_rows: Tensor,
     slice_rows: Tensor,
     pad_codes: Tensor | None,
+    packing: int,
+    first_column: int,
     n: int,
     bits: int,
     base: int,
 ) -> Tensor:
-    """GPTQ words (K packed) to tiles; shapes as in the op ``padmarlin::repack_gptq``.
+    """A checkpoint's words to tiles; shapes as in the op ``padmarlin::repack``.
 
-    A row whose ``source_rows`` is -1, or lies beyond ``qweight``, and a column >= n, hold the pad
+    A row whose ``source_rows`` is -1, or lies beyond ``words``, and a column >= n, hold the pad
     code of their scale row and column.
     """
-    padded_n = pad_codes.shape[1] if pad_codes is not None else -(-n // TILE) * TILE
+    packing = Packing(packing)
+    padded_n = round_up(n, TILE)
     padded_k = source_rows.shape[0]
-    codes_per_word = 32 // bits
+    held_rows, _ = held(words, packing, bits)
     out = torch.empty(
         (padded_n // TILE, padded_k // TILE, tile_words(bits)),
         dtype=torch.int32,
-        device=qweight.device,
+        device=words.device,
     )
     step = max(_PIECE // padded_n // TILE, 1) * TILE
     for start in range(0, padded_k, step):
         rows = source_rows[start : start + step].to(torch.int64)
-        present = (rows >= 0) & (rows < qweight.shape[0] * codes_per_word)
-        rows = torch.where(present, rows, 0)
-        words = qweight[:, :n].index_select(0, rows // codes_per_word)
-        words >>= (rows % codes_per_word * bits).to(torch.int32)[:, None]
-        words &= (1 << bits) - 1
+        present = (rows >= 0) & (rows < held_rows)
+        found = read_codes(words, packing, torch.where(present, rows, 0), first_column, n, bits)
         codes = _pad_codes(pad_codes, slice_rows, start, rows.shape[0], padded_n, bits)
-        codes[:, :n] = torch.where(present[:, None], words, codes[:, :n])
+        codes[:, :n] = torch.where(present[:, None], found, codes[:, :n])
         tiles = slice(start // TILE, (start + rows.shape[0]) // TILE)
         out[:, tiles] = pack_tiles(codes, bits, base)
     return out

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,7 +114,8 @@ class PaddedWeight:
             got = f"a dtype ({device})"
             remedy = "repack the checkpoint with dtype=... instead"
             raise TypeError(refusal("PaddedWeight.to", "device", got, "a device", remedy))
-        return replace(self, **{name: t.to(device) for name, t in self._tensors().items()})
+        moved: dict[str, Any] = {name: t.to(device) for name, t in self._tensors().items()}
+        return replace(self, **moved)
 
     def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
         """Tensors only; the numbers travel in ``metadata``, int64."""
@@ -195,7 +197,9 @@ def _check_numbers(w: PaddedWeight) -> None:
     _expect(w.group_size == -1 or w.group_size >= 1, "group_size", w.group_size, "-1 or positive")
     _expect(w.dequant in tuple(Dequant), "dequant", w.dequant, "0, 1 or 2")
     object.__setattr__(w, "dequant", Dequant(w.dequant))
-    _expect(w.dequant != Dequant.WIDE or w.zeros is not None, "zeros", None, "a tensor: WIDE needs it")
+    _expect(
+        w.dequant != Dequant.WIDE or w.zeros is not None, "zeros", None, "a tensor: WIDE needs it"
+    )
     _expect(w.dequant != Dequant.TWO_FIELD or w.bits == 4, "dequant", w.dequant, "1 or 2 at 8 bits")
 
 

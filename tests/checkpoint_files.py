@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoint directories for tests: the four real ones, and small ones made to order."""
+"""Checkpoint directories for tests: the six real ones, and small ones made to order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-REAL = sorted((Path(__file__).parent / "checkpoints").glob("gptq*"))
+_CHECKPOINTS = Path(__file__).parent / "checkpoints"
+GPTQ = sorted(_CHECKPOINTS.glob("gptq*"))
+AWQ = _CHECKPOINTS / "awq4_g64_i1344"
+COMPRESSED_TENSORS = _CHECKPOINTS / "ct_w4a16_g128_sym_i384"
+REAL = [*GPTQ, AWQ, COMPRESSED_TENSORS]
 QUANTIZED_LAYERS = [
     f"model.layers.0.{name}"
     for name in (

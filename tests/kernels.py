@@ -126,12 +126,14 @@ class EmulatedRun:
             ),
         )
 
-    def repack_gptq(
+    def repack(
         self,
-        qweight: Tensor,
+        words: Tensor,
         source_rows: Tensor,
         slice_rows: Tensor,
         pad_codes: Tensor | None,
+        packing: int,
+        first_column: int,
         n: int,
         bits: int,
         base: int,
@@ -140,14 +142,17 @@ class EmulatedRun:
         out = torch.full(
             (padded_n // TILE, padded_k // TILE, tile_words(bits)), -1, dtype=torch.int32
         )
-        emulator().repack_gptq(
-            qweight=qweight.data_ptr(),
+        emulator().repack(
+            words=words.data_ptr(),
             source_rows=source_rows.data_ptr(),
             slice_rows=slice_rows.data_ptr(),
             pad_codes=_address(pad_codes),
             out=out.data_ptr(),
-            ldw=qweight.stride(0),
-            source_words=qweight.shape[0],
+            ldw=words.stride(0),
+            word_rows=words.shape[0],
+            word_columns=words.shape[1],
+            packing=int(packing),
+            first_column=first_column,
             n=n,
             padded_n=padded_n,
             padded_k=padded_k,
@@ -171,10 +176,10 @@ class CudaRun:
             return got.cpu()
         return out.copy_(got)
 
-    def repack_gptq(self, qweight, source_rows, slice_rows, pad_codes, n, bits, base):
+    def repack(self, words, source_rows, slice_rows, pad_codes, *numbers):
         pad_codes = None if pad_codes is None else pad_codes.cuda()
-        arguments = (_to_cuda(qweight), source_rows.cuda(), slice_rows.cuda(), pad_codes)
-        return torch.ops.padmarlin.repack_gptq(*arguments, n, bits, base).cpu()
+        tensors = (_to_cuda(words), source_rows.cuda(), slice_rows.cuda(), pad_codes)
+        return torch.ops.padmarlin.repack(*tensors, *numbers).cpu()
 
 
 def _address(tensor: Tensor | None) -> int:

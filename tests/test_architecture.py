@@ -27,7 +27,7 @@ PYTHON_FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A layer imports itself and what stands above it in this list.
 PYTHON_LAYERS = [
-    {"errors", "layout", "partition", "plan", "reference", "_extension"},
+    {"errors", "layout", "packing", "partition", "plan", "reference", "_extension"},
     {"ops"},
     {"weight"},
     {"functional", "formats", "checkpoint"},

@@ -30,6 +30,7 @@ from tests.kernels import cuda_skip_reason
 TOLERANCE = {torch.float16: 6e-4, torch.bfloat16: 5e-3}
 
 every_checkpoint = pytest.mark.parametrize("directory", files.REAL, ids=lambda path: path.name)
+every_gptq = pytest.mark.parametrize("directory", files.GPTQ, ids=lambda path: path.name)
 every_layer = pytest.mark.parametrize("layer", files.QUANTIZED_LAYERS, ids=lambda n: n[15:])
 
 
@@ -62,7 +63,7 @@ def shards(axis: str, size: int) -> list[list[Shard]]:
 @every_checkpoint
 @every_layer
 def test_whole_weight_is_the_quantizers_own_bit_for_bit(directory: Path, layer: str) -> None:
-    dequantized = padmarlin.dequantize(load_weight(directory, layer))
+    dequantized = padmarlin.dequantize(load_weight(directory, layer, dtype=torch.float16))
     digest = hashlib.sha256(dequantized.numpy().tobytes()).hexdigest()
     assert dequantized.dtype == torch.float16
     assert digest == str(files.reference(directory, layer, "sha256_w_fp16"))
@@ -72,13 +73,13 @@ def test_whole_weight_is_the_quantizers_own_bit_for_bit(directory: Path, layer: 
 @every_checkpoint
 @every_layer
 def test_every_cut_dequantizes_and_multiplies(directory: Path, layer: str, axis: str) -> None:
-    whole = padmarlin.dequantize(load_weight(directory, layer))
+    whole = padmarlin.dequantize(load_weight(directory, layer, dtype=torch.float16))
     x = torch.from_numpy(files.reference(directory, layer, "x"))
     y = torch.from_numpy(files.reference(directory, layer, "y_nobias"))
     for ranks in shards(axis, whole.shape[0 if axis == "k" else 1]):
         products = []
         for shard in ranks:
-            weight = load_weight(directory, layer, shard=shard)
+            weight = load_weight(directory, layer, shard=shard, dtype=torch.float16)
             expected = part_of(whole, shard)
             assert torch.equal(padmarlin.dequantize(weight), expected), shard
             own_x = part_of(x.T, shard).T if axis == "k" else x
@@ -114,7 +115,7 @@ def test_cuda_repack_gives_the_same_bits(directory: Path, layer: str) -> None:
         assert_same_weight(on_gpu.to("cpu"), load_weight(directory, layer, shard=shard))
 
 
-@every_checkpoint
+@every_gptq
 @pytest.mark.parametrize("position", [(0, 0, 0), (7, 33, 31), (-1, -1, 4)])
 def test_flipping_a_bit_of_qweight_changes_one_weight(
     directory: Path, position: tuple[int, int, int], tmp_path: Path
@@ -240,7 +241,7 @@ def test_only_the_ranks_part_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_shards_of_several_files_and_other_file_names(tmp_path: Path) -> None:
-    source, layer = files.REAL[0], "model.layers.0.mlp.down_proj"
+    source, layer = files.GPTQ[0], "model.layers.0.mlp.down_proj"
     expected = load_weight(source, layer)
     tensors = {f"{layer}.{name}": t for name, t in files.tensors_of(source, layer).items()}
     config = source / "config.json"

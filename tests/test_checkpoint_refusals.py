@@ -21,7 +21,7 @@ from padmarlin import PaddedWeight, Shard, load_weight
 from tests import checkpoint_files as files
 
 LAYER = "model.layers.0.mlp.down_proj"
-SOURCE = files.REAL[0]  # 4 bits, group size 128, (384, 256)
+SOURCE = files.GPTQ[0]  # 4 bits, group size 128, (384, 256)
 
 
 @pytest.fixture
@@ -150,9 +150,12 @@ def change_settings(directory: Path, **changes: Any) -> None:
         ({"checkpoint_format": 2}, "got 2, expected a string"),
         ({"checkpoint_format": "gptq_v2"}, "as sym=True"),
         ({"pack_dtype": "int64"}, "got 'int64', expected 'int32'"),
-        ({"quant_method": "awq"}, "got 'awq', expected 'gptq'; this method is not supported yet"),
-        ({"quant_method": "compressed-tensors"}, "this method is not supported yet"),
-        ({"quant_method": "fp8"}, "got 'fp8', expected 'gptq'"),
+        ({"quant_method": "awq"}, "got 'gptq', expected 'gemm'"),
+        ({"quant_method": "compressed-tensors"}, "'config_groups' in config.json: got nothing"),
+        (
+            {"quant_method": "fp8"},
+            "got 'fp8', expected 'gptq' or 'awq' or 'compressed-tensors'; requantize with one",
+        ),
         ({"quant_method": ["gptq"]}, "got ['gptq'], expected a string"),
         ({"quant_method": None, "method": "qqq"}, "'method' in config.json: got 'qqq'"),
         ({"dynamic": ["down_proj"]}, "'dynamic' in config.json"),

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import padmarlin
-from padmarlin.layout import Dequant
+from padmarlin.layout import Dequant, round_up, unpack_tiles
+from padmarlin.packing import Packing, packs
 from tests.kernels import NAN, EmulatedRun, emulator
-from tests.weights import pack_rows, random_weight
+from tests.weights import pack_words, random_weight, random_words
 
 DTYPES = [torch.float16, torch.bfloat16]
 
@@ -76,7 +77,9 @@ def test_every_code_and_zero_point(runner, dtype, bits):
     values = 1 << bits
     k, n = values, values
     for scale in (2.0**-9, 0.11, 1.7):
-        made = random_weight(k, n, bits=bits, symmetric=False, dtype=dtype, scale=scale, group_size=-1)
+        made = random_weight(
+            k, n, bits=bits, symmetric=False, dtype=dtype, scale=scale, group_size=-1
+        )
         got = runner.gemm(torch.eye(k, dtype=dtype), made.packed)
         assert_equal(got, made.dense, (dtype, bits, scale, made.packed.dequant))
 
@@ -265,22 +268,56 @@ def test_the_main_loop_has_no_bank_conflicts(m, bits, symmetric):
 # ---- repack
 
 
-@pytest.mark.parametrize("bits, base", [(4, 3), (4, 0), (8, 0)])
+PACKINGS = [
+    (packing, bits, base)
+    for packing in Packing
+    for bits, base in [(4, 3), (4, 0), (8, 0)]
+    if packs(packing, bits)
+]
+
+
+@pytest.mark.parametrize(("packing", "bits", "base"), PACKINGS)
+@pytest.mark.parametrize(
+    ("k", "n", "first_column"), [(117, 90, 0), (117, 90, 5), (1, 1, 3), (64, 64, 8)]
+)
 @pytest.mark.parametrize("padded", [False, True])
-def test_repack_is_bit_identical_to_the_reference(runner, bits, base, padded):
+def test_repack_is_bit_identical_to_the_reference(
+    runner, packing, bits, base, k, n, first_column, padded
+):
+    """Rows in any order, rows beyond the words, and words that are a view inside others."""
     generator = torch.Generator().manual_seed(7)
-    k, n, padded_k, rows = 117, 90, 192, 3
-    codes = torch.randint(0, 1 << bits, (k, n + 5), generator=generator)
-    qweight = pack_rows(codes, bits)[:, 2 : n + 2]  # a view, as a column shard is
+    padded_k, rows = 192, 3
+    around = random_words(k + 24, first_column + n + 24, packing, bits, seed=7)
+    _, word_columns = random_words(k, first_column + n + 4, packing, bits, seed=7).shape
+    words = around[:, 2 : word_columns + 2]
     source_rows = torch.randperm(padded_k, generator=generator).to(torch.int32)
     source_rows[source_rows >= k] = -1
-    source_rows[5] = 10**6  # beyond the words: padding
+    source_rows[5:8] = torch.tensor([10**6, 2**31 - 1, -(2**31)])
     slice_rows = torch.randint(0, rows, (padded_k // 16,), generator=generator, dtype=torch.int32)
-    pads = torch.randint(0, 1 << bits, (rows, 128), generator=generator).to(torch.uint8)
-    arguments = (qweight, source_rows, slice_rows, pads if padded else None, n, bits, base)
-    want = torch.ops.padmarlin.repack_gptq(*arguments)
-    got = runner.repack_gptq(*arguments)
+    pads = torch.randint(0, 1 << bits, (rows, round_up(n, 64)), generator=generator)
+    pads = pads.to(torch.uint8) if padded else None
+    arguments = (words, source_rows, slice_rows, pads, packing, first_column, n, bits, base)
+    want = torch.ops.padmarlin.repack(*arguments)
+    got = runner.repack(*arguments)
     assert torch.equal(got, want), (got != want).nonzero()[:4].tolist()
+
+
+@pytest.mark.parametrize(("packing", "bits", "base"), PACKINGS)
+def test_repack_puts_every_code_where_the_layout_says(runner, packing, bits, base):
+    """Without the reference: one code after the other set in words of zeros."""
+    k, n = 16, 24
+    rows = torch.full((64,), -1, dtype=torch.int32)
+    rows[:k] = torch.arange(k)
+    pads = torch.zeros((1, 64), dtype=torch.uint8)
+    for row, column in [(0, 0), (1, 0), (0, 1), (7, 5), (8, 6), (15, 23), (9, 10), (2, 19)]:
+        codes = torch.zeros((k, n), dtype=torch.int64)
+        codes[row, column] = (1 << bits) - 1
+        words = pack_words(codes, packing, bits)
+        got = runner.repack(
+            words, rows, torch.zeros(4, dtype=torch.int32), pads, packing, 0, n, bits, base
+        )
+        unpacked = unpack_tiles(got, bits, base)
+        assert unpacked.nonzero().tolist() == [[row, column]], (row, column)
 
 
 # ---- what tampering cannot do
@@ -291,7 +328,12 @@ def test_tables_that_point_outside_are_never_followed():
     emulator()
     made = random_weight(128, 70, group_size=16, act_order=True)
     weight = made.packed
-    for name, value in (("slice_rows", 2**30), ("slice_rows", -5), ("columns", 2**30), ("columns", -9)):
+    for name, value in (
+        ("slice_rows", 2**30),
+        ("slice_rows", -5),
+        ("columns", 2**30),
+        ("columns", -9),
+    ):
         table = getattr(weight, name).clone()
         table[3] = value
         tampered = object.__new__(padmarlin.PaddedWeight)
@@ -301,7 +343,9 @@ def test_tables_that_point_outside_are_never_followed():
 
 def test_dequantizations_are_all_exercised():
     kinds = {
-        random_weight(64, 64, bits=bits, dtype=dtype, scale=scale, symmetric=symmetric).packed.dequant
+        random_weight(
+            64, 64, bits=bits, dtype=dtype, scale=scale, symmetric=symmetric
+        ).packed.dequant
         for bits in (4, 8)
         for dtype in DTYPES
         for scale in (2.0**-8, 0.0625, 0.07, 2.5)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layout's bits in Python: against a spelled-out map, and the exactness of what they stand for."""
+"""The layout's bits in Python against a spelled-out map, and that what they stand for is exact."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def test_each_bit_of_a_code_lies_where_the_format_says(order, k, n, word, bits_o
 @pytest.mark.parametrize("order, bits", ORDERS)
 def test_packing_is_a_bijection(order, bits):
     generator = torch.Generator().manual_seed(1)
-    codes = torch.randint(0, 1 << bits, (3 * TILE, 2 * TILE), dtype=torch.int32, generator=generator)
+    codes = torch.randint(
+        0, 1 << bits, (3 * TILE, 2 * TILE), dtype=torch.int32, generator=generator
+    )
     base = layout.field_base(order)
     words = layout.pack_tiles(codes, bits, base)
     assert words.shape == (2, 3, layout.tile_words(bits))

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import padmarlin
-from tests.weights import pack_rows, random_weight
+from padmarlin.packing import Packing
+from tests.weights import random_weight, random_words
 
 K, N = 96, 70
 
@@ -40,12 +41,13 @@ def test_opcheck_gemm(act_order, symmetric, a):
     torch.library.opcheck(torch.ops.padmarlin.gemm_out.default, [out, a, *arguments(made)])
 
 
-def test_opcheck_repack():
-    codes = torch.randint(0, 16, (64, N), generator=torch.Generator().manual_seed(3))
+@pytest.mark.parametrize("packing", Packing)
+def test_opcheck_repack(packing):
+    words = random_words(64, N + 3, packing, 4, seed=3)
     rows = torch.arange(64, dtype=torch.int32)
     slices = torch.zeros(4, dtype=torch.int32)
     torch.library.opcheck(
-        torch.ops.padmarlin.repack_gptq.default, [pack_rows(codes, 4), rows, slices, None, N, 4, 3]
+        torch.ops.padmarlin.repack.default, [words, rows, slices, None, packing, 3, N, 4, 3]
     )
 
 
@@ -93,6 +95,34 @@ RAW = {
     "front_pad": (9, lambda v: 40, "front_pad"),
     "dequant": (10, lambda v: 2, "dequant"),
 }
+
+
+RAW_REPACK = {
+    "words dtype": (0, lambda t: t.float(), "words"),
+    "words size": (0, lambda t: t[:, :-1], "words"),
+    "no words": (0, lambda t: t[:0], "words"),
+    "source_rows": (1, lambda t: t[:-1], "source_rows"),
+    "slice_rows": (2, lambda t: t[:-1], "slice_rows"),
+    "pad_codes": (3, lambda t: torch.zeros((1, 3), dtype=torch.uint8), "pad_codes"),
+    "packing": (4, lambda v: 3, "packing"),
+    "AWQ with 8 bits": (7, lambda v: 8, "packing"),
+    "first_column": (5, lambda v: -1, "first_column"),
+    "columns": (5, lambda v: v + 8, "words"),
+    "n": (6, lambda v: 0, "words"),
+    "bits": (7, lambda v: 3, "bits"),
+}
+
+
+@pytest.mark.parametrize("case", RAW_REPACK)
+def test_raw_repack_stays_in_bounds(case):
+    index, change, message = RAW_REPACK[case]
+    words = random_words(64, N + 2, Packing.AWQ, 4, seed=5)
+    rows, slices = torch.arange(64, dtype=torch.int32), torch.zeros(4, dtype=torch.int32)
+    raw = [words, rows, slices, None, Packing.AWQ, 2, N, 4, 3]
+    assert torch.ops.padmarlin.repack(*raw).shape == (2, 1, 512)
+    raw[index] = change(raw[index])
+    with pytest.raises(ValueError, match=f"repack: {message}: got"):
+        torch.ops.padmarlin.repack(*raw)
 
 
 @pytest.mark.parametrize("case", RAW)

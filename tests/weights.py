@@ -11,7 +11,11 @@ from torch import Tensor
 import padmarlin
 from padmarlin import layout
 from padmarlin.layout import TILE, Dequant, round_up
+from padmarlin.packing import Packing
 from padmarlin.partition import build_row_map
+
+AWQ_COLUMNS = [0, 2, 4, 6, 1, 3, 5, 7]
+"""The columns that nibbles 0 to 7 of an AWQ word hold."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,23 @@ def pack_rows(codes: Tensor, bits: int) -> Tensor:
     return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
 
 
+def pack_words(codes: Tensor, packing: Packing, bits: int) -> Tensor:
+    """(k, n) codes to the words of a checkpoint format."""
+    if packing == Packing.GPTQ:
+        return pack_rows(codes, bits)
+    if packing == Packing.COMPRESSED_TENSORS:
+        return pack_rows(codes, bits).t().contiguous()
+    filled = torch.zeros((codes.shape[0], round_up(codes.shape[1], 8)), dtype=codes.dtype)
+    filled[:, : codes.shape[1]] = codes
+    in_order = filled.view(len(codes), -1, 8)[:, :, AWQ_COLUMNS].flatten(1)
+    return pack_rows(in_order.t(), bits).t().contiguous()
+
+
+def random_words(k: int, n: int, packing: Packing, bits: int, *, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return pack_words(torch.randint(0, 1 << bits, (k, n), generator=generator), packing, bits)
+
+
 def random_weight(
     k: int,
     n: int,
@@ -44,13 +65,10 @@ def random_weight(
     integers: bool = False,
     seed: int = 0,
 ) -> RandomWeight:
-    """Codes and zeros uniform over their range, scales uniform in +-[scale / 2, scale] (negative ones
-    included), or all equal to `scale` with codes next to the zero point if `integers`."""
+    """Codes and zeros uniform over their range, scales in [scale / 2, scale] of either sign;
+    with `integers`, scales all equal to `scale` and codes next to the zero point."""
     generator = torch.Generator().manual_seed(seed)
-    first, last = 0, 0
-    if group_size != -1:
-        first, last = k_start // group_size, (k_start + k - 1) // group_size
-    groups = last + 1
+    groups = 1 if group_size == -1 else (k_start + k - 1) // group_size + 1
     codes = torch.randint(0, 1 << bits, (k, n), generator=generator)
     zeros = torch.full((groups, n), 1 << (bits - 1))
     if not symmetric:
@@ -84,11 +102,13 @@ def random_weight(
         stored_zeros = layout.pack_zeros(pad_codes, dtype, bits, kind)
         pad_codes = pad_codes.to(torch.uint8)
     order = layout.code_order(dtype, bits)
-    qweight = torch.ops.padmarlin.repack_gptq(
+    qweight = torch.ops.padmarlin.repack(
         pack_rows(codes, bits),
         rows.source_rows,
         rows.slice_rows,
         pad_codes,
+        Packing.GPTQ,
+        0,
         n,
         bits,
         layout.field_base(order),

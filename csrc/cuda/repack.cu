@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// launch_repack_gptq.
+// launch_repack.
 #include <cuda_runtime.h>
 
 #include "cuda/repack.h"
@@ -7,19 +7,11 @@
 
 namespace padmarlin {
 
-int launch_repack_gptq(const RepackArguments& args, void* stream) {
-  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+int launch_repack(const RepackArguments& args, void* stream) {
+  const RepackKernel kernel = repack_kernel_for(args.packing, args.bits);
+  if (kernel == nullptr) return cudaErrorInvalidValue;
   const auto blocks = static_cast<unsigned>(repack_blocks(args.padded_n, args.padded_k));
-  switch (args.bits) {
-    case 4:
-      repack_gptq_kernel<4><<<blocks, kRepackThreads, 0, cuda_stream>>>(args);
-      break;
-    case 8:
-      repack_gptq_kernel<8><<<blocks, kRepackThreads, 0, cuda_stream>>>(args);
-      break;
-    default:
-      return cudaErrorInvalidValue;
-  }
+  kernel<<<blocks, kRepackThreads, 0, static_cast<cudaStream_t>(stream)>>>(args);
   return cudaGetLastError();
 }
 

@@ -8,5 +8,5 @@
 STABLE_TORCH_LIBRARY_IMPL(padmarlin, CUDA, m) {
   m.impl("gemm", TORCH_BOX(&padmarlin::gemm));
   m.impl("gemm_out", TORCH_BOX(&padmarlin::gemm_out));
-  m.impl("repack_gptq", TORCH_BOX(&padmarlin::repack_gptq));
+  m.impl("repack", TORCH_BOX(&padmarlin::repack));
 }

@@ -1,31 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A GPTQ layer from disk: the words, columns and groups that a rank needs.
-
-Words hold 32 / bits neighbours, along K in qweight and along N in qzeros. A rank's first row or
-column may stand inside a word; so whole words around its part are read, and a Cut says where in
-them the part lies.
-"""
+"""A GPTQ layer from disk: words along K in qweight, along N in qzeros."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from padmarlin.checkpoint.part import (
+    CODES,
+    GROUPS,
+    SCALES,
+    Span,
+    cut_of,
+    group_count,
+    groups_of,
+    row_groups,
+)
 from padmarlin.checkpoint.refuse import refuse
 from padmarlin.checkpoint.request import Request
 from padmarlin.checkpoint.settings import Settings
-from padmarlin.checkpoint.tensors import Range, StoredTensor
-from padmarlin.errors import INT32_MAX
-from padmarlin.formats.common import Cut
-from padmarlin.formats.gptq import repack_gptq_cut
+from padmarlin.checkpoint.tensors import StoredTensor
+from padmarlin.formats.common import repack
+from padmarlin.formats.gptq import gptq_layer
 from padmarlin.layout import div_up
-from padmarlin.partition import groups_touched, is_in_order
 from padmarlin.weight import PaddedWeight
-
-_CODES = ("I32",)
-_GROUPS = ("I32", "I64")
-_SCALES = ("F16", "BF16", "F32")
 
 
 @dataclass(frozen=True)
@@ -42,15 +39,6 @@ class _Coding:
     def per_word(self) -> int:
         return 32 // self.bits
 
-    def words(self, part: Range) -> Range:
-        """The words that hold a range of codes."""
-        return part[0] // self.per_word, div_up(part[1], self.per_word)
-
-    def groups(self, rows: Range) -> Range:
-        """The groups of a range of rows, without act-order."""
-        first, last = groups_touched(rows[1] - rows[0], self.group_size, rows[0])
-        return first, last + 1
-
 
 @dataclass(frozen=True)
 class _Layer:
@@ -66,69 +54,31 @@ class _Layer:
 
 
 def load_gptq(request: Request) -> PaddedWeight:
+    request.check_quantized("qweight")
     layer = _checked_layer(request)
     coding = layer.coding
-    rows, columns = request.bounds("k", layer.k), request.bounds("n", layer.n)
-    row_words, column_words = coding.words(rows), coding.words(columns)
-    # What is read begins with the first code of a word and ends with the rank's last one.
-    read_rows = (row_words[0] * coding.per_word, rows[1])
-    read_columns = (column_words[0] * coding.per_word, columns[1])
-
-    g_idx = _row_groups(layer, read_rows)
-    in_order = g_idx is None or is_in_order(g_idx.long(), coding.group_size, read_rows[0])
-    # With act-order a rank's rows may be of any group, and the tables stay whole.
-    groups = coding.groups(read_rows if in_order else (0, layer.k))
-    return repack_gptq_cut(
-        layer.qweight.read(row_words, read_columns).to(request.device),
-        layer.scales.read(groups, read_columns).to(request.device),
-        layer.qzeros.read(groups, column_words).to(request.device),
+    rows = Span(request.bounds("k", layer.k), coding.per_word)
+    columns = Span(request.bounds("n", layer.n), coding.per_word)
+    g_idx = None
+    if layer.g_idx is not None:
+        g_idx = row_groups(layer.g_idx, rows, layer.k, layer.scales.shape[0])
+    groups = groups_of(rows, coding.group_size, layer.k, g_idx)
+    part = gptq_layer(
+        layer.qweight.read(rows.words, columns.codes).to(request.device),
+        layer.scales.read(groups, columns.codes).to(request.device),
+        layer.qzeros.read(groups, columns.words).to(request.device),
         g_idx,
-        Cut(
-            k_start=rows[0],
-            rows=_within(rows, read_rows),
-            columns=_within(columns, read_columns),
-            whole_tables=False,
-            k_given=read_rows[1] - read_rows[0],
-        ),
         bits=coding.bits,
         group_size=coding.group_size,
         sym=coding.sym,
         checkpoint_format=coding.checkpoint_format,
-        dtype=request.dtype,
     )
-
-
-def _row_groups(layer: _Layer, rows: Range) -> Tensor | None:
-    """The group of each of those rows, as g_idx has them.
-
-    All of g_idx is read, a thousandth of a weight, so that every rank refuses a damaged one: a rank
-    that alone gave up would leave the others waiting for it.
-    """
-    if layer.g_idx is None:
-        return None
-    g_idx = layer.g_idx.read((0, layer.k))
-    groups = layer.scales.shape[0]
-    wrong = ((g_idx < 0) | (g_idx >= groups)).nonzero()
-    if wrong.numel():
-        row = int(wrong[0])
-        expected = f"0 to {groups - 1}, the groups that there are"
-        refuse(f"tensor {layer.g_idx.name!r}", f"{int(g_idx[row])} at row {row}", expected)
-    return g_idx[slice(*rows)]
-
-
-def _within(part: Range, whole: Range) -> Range:
-    return part[0] - whole[0], part[1] - whole[0]
+    return repack(part, cut_of(rows, columns), request.dtype)
 
 
 def _checked_coding(settings: Settings) -> _Coding:
-    bits = settings.integer("bits")
-    if bits not in (4, 8):
-        settings.refuse("bits", "4 or 8")
-    group_size = settings.integer("group_size")
-    if group_size != -1 and not 1 <= group_size <= INT32_MAX:
-        settings.refuse("group_size", f"1 to {INT32_MAX}, or -1 for one group")
-    if settings.text("pack_dtype", default="int32") != "int32":
-        settings.refuse("pack_dtype", "'int32'")
+    bits, group_size = settings.bits("bits"), settings.group_size()
+    settings.check_pack_dtype()
     # AutoGPTQ wrote v1 without saying so; GPTQModel says it, newer versions under both names.
     checkpoint_format = settings.text("checkpoint_format", "format", default="gptq")
     if checkpoint_format not in ("gptq", "gptq_v2"):
@@ -141,19 +91,19 @@ def _checked_coding(settings: Settings) -> _Coding:
 def _checked_layer(request: Request) -> _Layer:
     coding = _checked_coding(request.settings)
     qweight, scales, qzeros = (request.tensor(name) for name in ("qweight", "scales", "qzeros"))
-    qweight.check(_CODES, (None, None), "(ceil(k * bits / 32), n)")
+    qweight.check(CODES, (None, None), "(ceil(k * bits / 32), n)")
     n = qweight.shape[1]
-    scales.check(_SCALES, (None, n), "(groups, n)")
+    scales.check(SCALES, (None, n), "(groups, n)")
     g_idx = request.tensor("g_idx") if _needs_g_idx(request, coding, scales) else None
     if g_idx is not None:
-        g_idx.check(_GROUPS, (None,), "(k,)")
+        g_idx.check(GROUPS, (None,), "(k,)")
     k = _k_of_words(coding, qweight, scales) if g_idx is None else g_idx.shape[0]
 
-    words, groups = coding.words((0, k))[1], coding.groups((0, k))[1]
-    qweight.check(_CODES, (words, n), f"(ceil(k * bits / 32), n) at k = {k}, bits = {coding.bits}")
-    scales.check(_SCALES, (groups, n), f"(groups, n) at k = {k}, group_size = {coding.group_size}")
-    zero_words = coding.words((0, n))[1]
-    qzeros.check(_CODES, (groups, zero_words), f"(groups, ceil(n * bits / 32)) at n = {n}")
+    words, groups = div_up(k * coding.bits, 32), group_count(k, coding.group_size)
+    qweight.check(CODES, (words, n), f"(ceil(k * bits / 32), n) at k = {k}, bits = {coding.bits}")
+    scales.check(SCALES, (groups, n), f"(groups, n) at k = {k}, group_size = {coding.group_size}")
+    zero_words = div_up(n * coding.bits, 32)
+    qzeros.check(CODES, (groups, zero_words), f"(groups, ceil(n * bits / 32)) at n = {n}")
     return _Layer(coding, k, n, qweight, scales, qzeros, g_idx)
 
 
@@ -172,7 +122,7 @@ def _k_of_words(coding: _Coding, qweight: StoredTensor, scales: StoredTensor) ->
     fitting = [
         k
         for k in range(largest, largest - coding.per_word, -1)
-        if coding.groups((0, k))[1] == groups
+        if group_count(k, coding.group_size) == groups
     ]
     if largest in fitting or len(fitting) == 1:
         return fitting[0]

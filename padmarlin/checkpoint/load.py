@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from padmarlin import _extension
+from padmarlin.checkpoint.awq import load_awq
+from padmarlin.checkpoint.compressed_tensors import load_compressed_tensors
 from padmarlin.checkpoint.gptq import load_gptq
 from padmarlin.checkpoint.refuse import refuse
 from padmarlin.checkpoint.request import Request
@@ -21,9 +23,11 @@ from padmarlin.errors import refusal
 from padmarlin.partition import Shard
 from padmarlin.weight import PaddedWeight
 
-_READERS: dict[str, Callable[[Request], PaddedWeight]] = {"gptq": load_gptq}
-_CODES = {"gptq": "qweight"}
-"""Per method, the tensor that holds the codes: a layer without it is not quantized."""
+_READERS: dict[str, Callable[[Request], PaddedWeight]] = {
+    "gptq": load_gptq,
+    "awq": load_awq,
+    "compressed-tensors": load_compressed_tensors,
+}
 
 
 def load_weight(
@@ -41,8 +45,9 @@ def load_weight(
 
     Args:
         checkpoint_dir: a local directory with config.json (``quantization_config``) or
-            quantize_config.json, and safetensors files, sharded or not. GPTQ is read: 4 and 8
-            bits, v1 and v2, act-order, per-layer ``dynamic`` settings.
+            quantize_config.json, and safetensors files, sharded or not. Read are GPTQ (4 and 8
+            bits, v1 and v2, act-order, per-layer ``dynamic`` settings), AWQ (version gemm) and
+            compressed-tensors (pack-quantized, 4 and 8 bits, act-order).
         name: the layer, e.g. "model.layers.0.mlp.down_proj".
         shard: the rank's part; None: all of it.
         device: where the weight is repacked and stays: "cpu" or "cuda".
@@ -63,7 +68,6 @@ def load_weight(
         settings = settings.of_layer(name)
         read = _reader(settings)
         request = Request(files, name, settings, shard, checked_device, dtype)
-        _check_quantized(request)
         try:
             return read(request)
         except ValueError as error:
@@ -106,14 +110,5 @@ def _checked_device(device: Any) -> torch.device:
 def _reader(settings: Settings) -> Callable[[Request], PaddedWeight]:
     if settings.method not in _READERS:
         key = "quant_method" if settings.values.get("quant_method") else "method"
-        coming = settings.method in ("awq", "compressed-tensors")
-        remedy = "this method is not supported yet" if coming else "requantize with GPTQ"
-        settings.refuse(key, " or ".join(map(repr, _READERS)), remedy)
+        settings.refuse(key, " or ".join(map(repr, _READERS)), "requantize with one of these")
     return _READERS[settings.method]
-
-
-def _check_quantized(request: Request) -> None:
-    if request.has("weight") and not request.has(_CODES[request.settings.method]):
-        got = f"{request.name!r}, which is not quantized"
-        remedy = f"use the tensor {request.name}.weight as it is"
-        refuse("name", got, "a quantized layer", remedy)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from padmarlin.checkpoint.refuse import refuse
 from padmarlin.checkpoint.settings import Settings
 from padmarlin.checkpoint.tensors import Range, StoredTensor, TensorFiles
 from padmarlin.partition import Shard
@@ -28,6 +29,13 @@ class Request:
 
     def tensor(self, suffix: str) -> StoredTensor:
         return self.files[f"{self.name}.{suffix}"]
+
+    def check_quantized(self, codes: str) -> None:
+        """Refuses a layer that has a plain weight and not the tensor `codes`."""
+        if self.has("weight") and not self.has(codes):
+            remedy = f"use the tensor {self.name}.weight as it is"
+            got = f"{self.name!r}, which is not quantized"
+            refuse("name", got, "a quantized layer", remedy)
 
     def bounds(self, axis: str, size: int) -> Range:
         """The rank's range along an axis: all of it unless the shard cuts that axis."""

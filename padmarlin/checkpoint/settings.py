@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from padmarlin.checkpoint.refuse import refuse
+from padmarlin.errors import INT32_MAX
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,23 @@ class Settings:
         if not isinstance(value, int) or isinstance(value, bool):
             self.refuse(key, "an integer")
         return value
+
+    def bits(self, key: str) -> int:
+        bits = self.integer(key)
+        if bits not in (4, 8):
+            self.refuse(key, "4 or 8")
+        return bits
+
+    def group_size(self) -> int:
+        group_size = self.integer("group_size")
+        if group_size != -1 and not 1 <= group_size <= INT32_MAX:
+            self.refuse("group_size", f"1 to {INT32_MAX}, or -1 for one group")
+        return group_size
+
+    def check_pack_dtype(self) -> None:
+        """GPTQModel can pack into other words; 32 bits are everybody's."""
+        if self.text("pack_dtype", default="int32") != "int32":
+            self.refuse("pack_dtype", "'int32'")
 
     def flag(self, key: str) -> bool | None:
         """None if it is not there."""
@@ -64,7 +82,7 @@ class Settings:
         if not isinstance(rules, dict):
             self.refuse("dynamic", "an object: regular expression -> settings")
         for rule, overrides in rules.items():
-            if not self._matches(rule.removeprefix("-:").removeprefix("+:"), name):
+            if not self.matches("dynamic", rule.removeprefix("-:").removeprefix("+:"), name):
                 continue
             if rule.startswith("-:"):
                 remedy = f"the rule {rule!r} in {self.source} excludes it; use {name}.weight"
@@ -74,11 +92,12 @@ class Settings:
             return Settings(self.source, {**self.values, **overrides})
         return self
 
-    def _matches(self, expression: str, name: str) -> bool:
+    def matches(self, key: str, expression: str, name: str) -> bool:
+        """Whether a regular expression, given under `key`, matches the beginning of `name`."""
         try:
             return re.match(expression, name) is not None
         except (re.error, OverflowError, RecursionError) as error:
-            self.refuse("dynamic", f"regular expressions ({expression!r}: {error})")
+            self.refuse(key, f"regular expressions ({expression!r}: {error})")
 
 
 def read_settings(directory: Path) -> Settings:

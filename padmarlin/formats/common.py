@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps that all formats share: which part to take, which rows of the tables belong to it,
-whether its scales and zeros can be kept, and the assembly of a ``PaddedWeight``.
+"""What all formats share: which part to take, which rows of the tables belong to it, whether its
+scales and zeros can be kept, and the assembly of a ``PaddedWeight``.
 
-A format itself knows only how its words hold codes and zero points.
+A format itself knows only its tensors: their names, their shapes, how they hold zero points.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from padmarlin import ops
-from padmarlin.errors import check_int, refusal
+from padmarlin.errors import check_choice, check_group_size, check_int, refusal
 from padmarlin.layout import (
     TILE,
     Dequant,
@@ -28,7 +28,15 @@ from padmarlin.layout import (
     round_up,
     symmetric_zero,
 )
-from padmarlin.partition import RowMap, Shard, groups_touched
+from padmarlin.packing import Packing, read_zeros
+from padmarlin.partition import (
+    RowMap,
+    Shard,
+    build_row_map,
+    check_g_idx,
+    groups_touched,
+    is_in_order,
+)
 from padmarlin.weight import PaddedWeight
 
 _ = ops  # defines torch.ops.padmarlin
@@ -67,6 +75,21 @@ def check_shape(
     if tuple(tensor.shape) != (rows, columns):
         got, expected = f"shape {tuple(tensor.shape)}", f"({rows}, {columns}) = {meaning}"
         raise ValueError(refusal(function, argument, got, expected, remedy))
+
+
+def check_words(
+    function: str,
+    argument: str,
+    words: Any,
+    device: torch.device | None,
+    shape: tuple[int, int],
+    meaning: str,
+    remedy: str,
+) -> Tensor:
+    """`words`, detached, after checking that it is int32 of that shape."""
+    words = check_tensor(function, argument, words, (torch.int32,), 2, device)
+    check_shape(function, argument, words, *shape, meaning, remedy)
+    return words
 
 
 def weight_dtype(function: str, scales: Tensor, dtype: Any) -> torch.dtype:
@@ -109,25 +132,72 @@ class Cut:
         return cls(rows[0], rows, columns, whole_tables=True, k_given=k)
 
 
-def table_rows(
-    function: str,
-    cut: Cut,
-    row_map: RowMap,
-    group_size: int,
-    given: int,
-    *,
-    has_g_idx: bool = False,
-    act_order: bool = False,
-) -> Tensor:
-    """Which of the `given` rows of the scale table belong to `row_map.groups`: int64.
+@dataclass(frozen=True)
+class Layer:
+    """A quantized (k, n) layer, or as much of it as is given, in the terms that formats share.
+
+    The dtypes and shapes have been checked. Formats name their tensors differently; refusals speak
+    of them by those names.
+    """
+
+    function: str
+    packing: Packing
+    words: Tensor
+    scales: Tensor  # (groups, n)
+    zeros: Tensor | None  # words
+    g_idx: Tensor | None
+    bits: int
+    group_size: int
+    sym: bool | None
+    scales_name: str = "scales"
+    zeros_name: str = "qzeros"
+    g_idx_name: str = "g_idx"
+    zeros_remedy: str = "pass sym=False or None"
+
+
+def check_coding(function: str, bits: Any, group_size: Any, sym: Any) -> int:
+    """The group size, after checking what says how to read codes."""
+    check_choice(function, "bits", bits, (4, 8))
+    if not isinstance(sym, (bool, type(None))):
+        raise TypeError(refusal(function, "sym", repr(sym), "True, False or None"))
+    return check_group_size(function, group_size)
+
+
+def repack(layer: Layer, cut: Cut, dtype: torch.dtype | None) -> PaddedWeight:
+    """The part of a layer that `cut` says, as a weight of `dtype`.
+
+    The part may begin inside a word, so that a reader of files can fetch whole words.
+    `cut.k_given` is the number of rows up to the end of the part at least, and of entries of g_idx.
+    """
+    dtype = weight_dtype(layer.function, layer.scales, dtype)
+    g_idx = _act_order(layer, cut)
+    row_map = build_row_map(cut.k, layer.group_size, k_start=cut.k_start, g_idx=g_idx)
+    table = _table_rows(layer, cut, row_map, g_idx is not None).to(layer.words.device)
+    scales = _take_scales(layer, table, cut, row_map, dtype)
+    zeros = _take_zeros(layer, table, cut, row_map)
+    return _assemble(layer, cut, row_map, scales, zeros)
+
+
+def _act_order(layer: Layer, cut: Cut) -> Tensor | None:
+    """The group of each row of the cut, or None if they are in order."""
+    if layer.g_idx is None:
+        return None
+    g_idx = check_g_idx(
+        layer.function, cut.k_given, layer.group_size, layer.g_idx, layer.g_idx_name
+    )[slice(*cut.rows)]
+    return None if is_in_order(g_idx, layer.group_size, cut.k_start) else g_idx
+
+
+def _table_rows(layer: Layer, cut: Cut, row_map: RowMap, act_order: bool) -> Tensor:
+    """Which rows of the scale table belong to `row_map.groups`: int64.
 
     A whole matrix's table has all groups. One rank's table has the groups that its rows touch;
     but with act-order it is whole, and engines that read a g_idx at all may leave it whole too.
     """
-    start = cut.k_start - cut.rows[0]
-    first, last = groups_touched(cut.k_given, group_size, start)
+    given, start = layer.scales.shape[0], cut.k_start - cut.rows[0]
+    first, last = groups_touched(cut.k_given, layer.group_size, start)
     touched = last - first + 1
-    rank_with_whole_table = has_g_idx and not cut.whole_tables and given > last
+    rank_with_whole_table = layer.g_idx is not None and not cut.whole_tables and given > last
     if given == touched and not (act_order and not cut.whole_tables):
         first_in_table = first
     elif rank_with_whole_table:
@@ -137,105 +207,93 @@ def table_rows(
         if act_order and not cut.whole_tables:
             expected = f"at least {last + 1}: with act-order the tables stay whole"
         remedy = (
-            f"check group_size = {group_size}; pass shard with the whole matrix's tensors, "
+            f"check group_size = {layer.group_size}; pass shard with the whole matrix's tensors, "
             "k_start with one rank's"
         )
-        raise ValueError(refusal(function, "scales", f"{given} rows", expected, remedy))
+        got = f"{given} groups"
+        raise ValueError(refusal(layer.function, layer.scales_name, got, expected, remedy))
     highest = int(row_map.groups[-1])
     if highest - first_in_table >= given:
-        expected = f"at most {given - 1}, as scales has {given} rows"
-        raise ValueError(refusal(function, "g_idx", f"group {highest}", expected))
+        expected = f"at most {given - 1}, as {layer.scales_name} has {given} groups"
+        raise ValueError(refusal(layer.function, layer.g_idx_name, f"group {highest}", expected))
     return row_map.groups - first_in_table
 
 
-def take_scales(
-    function: str, scales: Tensor, table: Tensor, cut: Cut, row_map: RowMap, dtype: torch.dtype
+def _take_scales(
+    layer: Layer, table: Tensor, cut: Cut, row_map: RowMap, dtype: torch.dtype
 ) -> Tensor:
     """The scales (scale rows, n) of a cut in `dtype`, which must be able to hold them."""
     start, stop = cut.columns
-    original = scales[:, start:stop].index_select(0, table.to(scales.device))
+    original = layer.scales[:, start:stop].index_select(0, table)
     converted = original.to(dtype)
     lost = ~converted.isfinite() | ((converted == 0) & (original != 0))
     if lost.any():
         row, column = (int(index) for index in lost.nonzero()[0])
         value, info = float(original[row, column]), torch.finfo(dtype)
-        got = f"{value:g} at group {int(row_map.groups[row])}, column {start + column}"
+        got = f"{value:g} at {_place(row, column, cut, row_map)}"
         smallest = info.smallest_normal * info.eps  # the smallest subnormal
         expected = f"0 or a size from {smallest:g} to {info.max:g}, which {dtype} can hold"
         wider = isfinite(value) and dtype != torch.bfloat16
         remedy = (
             "pass dtype=torch.bfloat16, of wider range" if wider else "quantize this layer again"
         )
-        raise ValueError(refusal(function, "scales", got, expected, remedy))
+        raise ValueError(refusal(layer.function, layer.scales_name, got, expected, remedy))
     return converted
 
 
-def drop_if_symmetric(
-    function: str,
-    argument: str,
-    zeros: Tensor | None,
-    bits: int,
-    sym: Any,
-    cut: Cut,
-    row_map: RowMap,
-    remedy: str,
-) -> Tensor | None:
-    """`zeros` (scale rows, n), or None if they are all the symmetric zero point.
+def _take_zeros(layer: Layer, table: Tensor, cut: Cut, row_map: RowMap) -> Tensor | None:
+    """The zero points uint8 (scale rows, n), or None if they are all the symmetric one.
 
     `sym=False` does not keep such zeros: they would give the same numbers, only slower.
     """
-    if not isinstance(sym, (bool, type(None))):
-        raise TypeError(refusal(function, "sym", repr(sym), "True, False or None"))
-    if zeros is None:
-        if sym is False:
-            raise ValueError(
-                refusal(function, argument, None, "a Tensor, as sym=False", "pass sym=None or True")
-            )
+    if layer.zeros is None:
+        if layer.sym is False:
+            expected, remedy = "a Tensor, as sym=False", "pass sym=None or True"
+            raise ValueError(refusal(layer.function, layer.zeros_name, None, expected, remedy))
         return None
-    other = zeros != symmetric_zero(bits)
+    zeros = read_zeros(layer.zeros, layer.packing, table, *cut.columns, layer.bits).to(torch.uint8)
+    other = zeros != symmetric_zero(layer.bits)
     if not other.any():
         return None
-    if sym:
+    if layer.sym:
         row, column = (int(index) for index in other.nonzero()[0])
-        got = (
-            f"zero point {int(zeros[row, column])} at group {int(row_map.groups[row])}, "
-            f"column {cut.columns[0] + column}"
-        )
-        expected = f"{symmetric_zero(bits)} everywhere, as sym=True"
-        raise ValueError(refusal(function, argument, got, expected, remedy))
+        got = f"zero point {int(zeros[row, column])} at {_place(row, column, cut, row_map)}"
+        expected = f"{symmetric_zero(layer.bits)} everywhere, as sym=True"
+        remedy = layer.zeros_remedy
+        raise ValueError(refusal(layer.function, layer.zeros_name, got, expected, remedy))
     return zeros
 
 
-def assemble(
-    words: Tensor,
-    first_row: int,
-    row_map: RowMap,
-    scales: Tensor,
-    zeros: Tensor | None,
-    *,
-    bits: int,
-    group_size: int,
-) -> PaddedWeight:
-    """Repacks codes and tables into tiles.
+def _place(row: int, column: int, cut: Cut, row_map: RowMap) -> str:
+    """Where in the given tables an entry of the cut's tables stands."""
+    return f"group {int(row_map.groups[row])}, column {cut.columns[0] + column}"
 
-    Args:
-        words: int32 (words, n), 32 / bits rows per word, lowest bits first: GPTQ's packing.
-        first_row: the row of `words` that is row 0 of `row_map`.
-        scales: (scale rows, n) in the weight's dtype.
-        zeros: uint8 (scale rows, n), or None: symmetric.
-    """
-    n, device = scales.shape[1], words.device
+
+def _assemble(
+    layer: Layer, cut: Cut, row_map: RowMap, scales: Tensor, zeros: Tensor | None
+) -> PaddedWeight:
+    """Repacks codes and tables, scales in the weight's dtype and zeros uint8, into tiles."""
+    n, bits, device = scales.shape[1], layer.bits, layer.words.device
     padded_columns = (0, round_up(n, TILE) - n)
     # A padding column has scale 0; its code equals its zero point (0, or the symmetric one).
-    scales = pad(scales, padded_columns)
+    scales = pad(scales, padded_columns).contiguous()
     zeros = None if zeros is None else pad(zeros, padded_columns).contiguous()
     dequant = choose_dequant(scales, bits)
     order = code_order(scales.dtype, bits)
     slice_rows = row_map.slice_rows.to(device)
     source_rows = row_map.source_rows
-    source_rows = torch.where(source_rows < 0, source_rows, source_rows + first_row).to(device)
-    qweight = torch.ops.padmarlin.repack_gptq(
-        words, source_rows, slice_rows, zeros, n, bits, field_base(order)
+    source_rows = torch.where(source_rows < 0, source_rows, source_rows + cut.rows[0]).to(device)
+    words = layer.words if layer.words.stride(1) == 1 else layer.words.contiguous()
+    qweight = torch.ops.padmarlin.repack(
+        words,
+        source_rows,
+        slice_rows,
+        zeros,
+        layer.packing,
+        cut.columns[0],
+        n,
+        bits,
+        field_base(order),
     )
     if zeros is None and dequant == Dequant.WIDE:
         zeros = torch.full_like(scales, symmetric_zero(bits), dtype=torch.uint8)
@@ -248,7 +306,7 @@ def assemble(
         k=row_map.k,
         n=n,
         bits=bits,
-        group_size=group_size,
+        group_size=layer.group_size,
         front_pad=row_map.front_pad,
         dequant=dequant,
         code_order=order,

@@ -39,6 +39,7 @@ DEQUANT = "cuda/dequant.cuh"
 EPILOGUE = "cuda/epilogue.cuh"
 REPACK = "cuda/repack_kernel.cuh"
 LAYOUT = "core/layout.h"
+PACKING = "core/packing.h"
 
 WAIT = "ptx::cp_async_wait_group<kStages - 2>();"
 BARRIER = "    ptx::bar_sync();\n"
@@ -325,7 +326,8 @@ STORES = [
     ),
 ]  # fmt: skip
 
-INSIDE = "row / kCodesPerWord < args.source_words"
+ADDRESS = "kPacking, kBits, row, args.first_column + n"
+INSIDE = "word_row < args.word_rows &&"
 PAD_ROW = "args.slice_rows[k / kSlice]"
 TILE = "static_cast<size_t>(ptx::ctaid_x()) * tile_words(kBits)"
 
@@ -340,12 +342,12 @@ REPACKING = [
     ),
     Mutant("repack_row_minus_one", REPACK, "row >= 0 && ", "", "repack_four_bits", WRONG),
     Mutant(
-        "repack_code_of_the_padded_row", REPACK, "row % kCodesPerWord * kBits",
-        "k % kCodesPerWord * kBits", "repack_four_bits", WRONG,
+        "repack_code_of_the_padded_row", REPACK, ADDRESS,
+        ADDRESS.replace("row", "k"), "repack_four_bits", WRONG,
     ),
     Mutant(
-        "repack_pitch_forgotten", REPACK, "row / kCodesPerWord * args.ldw + n",
-        "row / kCodesPerWord * args.n + n", "repack_four_bits", WRONG,
+        "repack_pitch_forgotten", REPACK, "word_row * args.ldw",
+        "word_row * args.word_columns", "repack_four_bits", WRONG,
     ),
     Mutant("repack_n_tail", REPACK, " && n < args.n", "", "repack_padding", WRONG),
     Mutant(
@@ -379,6 +381,22 @@ REPACKING = [
     Mutant(
         "repack_field_does_not_wrap", LAYOUT, "((code << bit) | (code >> (16 - bit)))",
         "(code << bit)", "repack_four_bits", WRONG,
+    ),
+    Mutant(
+        "repack_column_beyond_the_words", REPACK, "&& word_column < args.word_columns", "",
+        "repack_compressed_tensors", WRONG,
+    ),
+    Mutant(
+        "repack_first_column_forgotten", REPACK, ADDRESS, "kPacking, kBits, row, n", "repack_awq",
+        WRONG,
+    ),
+    Mutant(
+        "repack_awq_in_order", PACKING, "(j % 2 * (per_word / 2) + j / 2) * bits", "j * bits",
+        "repack_awq", WRONG,
+    ),
+    Mutant(
+        "repack_compressed_tensors_as_gptq", PACKING, "return {column, word, bit};",
+        "return {word, column, bit};", "repack_compressed_tensors", WRONG,
     ),
 ]  # fmt: skip
 

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An AWQ layer of version "gemm" from disk: words along N, in qweight and in qzeros."""
+
+from __future__ import annotations
+
+from padmarlin.checkpoint.part import CODES, SCALES, Span, cut_of, group_count, groups_of
+from padmarlin.checkpoint.request import Request
+from padmarlin.checkpoint.settings import Settings
+from padmarlin.formats.awq import awq_layer
+from padmarlin.formats.common import repack
+from padmarlin.layout import div_up
+from padmarlin.weight import PaddedWeight
+
+_PER_WORD = 8
+
+
+def load_awq(request: Request) -> PaddedWeight:
+    request.check_quantized("qweight")
+    group_size, sym = _checked_settings(request.settings)
+    qweight, scales, qzeros = (request.tensor(name) for name in ("qweight", "scales", "qzeros"))
+    qweight.check(CODES, (None, None), "(k, ceil(n / 8))")
+    k = qweight.shape[0]
+    groups = group_count(k, group_size)
+    scales.check(SCALES, (groups, None), f"(groups, n) at k = {k}, group_size = {group_size}")
+    n = scales.shape[1]
+    words = div_up(n, _PER_WORD)
+    qweight.check(CODES, (k, words), f"(k, ceil(n / 8)) at n = {n}")
+    qzeros.check(CODES, (groups, words), f"(groups, ceil(n / 8)) at n = {n}")
+
+    rows, columns = Span(request.bounds("k", k)), Span(request.bounds("n", n), _PER_WORD)
+    groups_read = groups_of(rows, group_size, k)
+    part = awq_layer(
+        qweight.read(rows.words, columns.words).to(request.device),
+        scales.read(groups_read, columns.codes).to(request.device),
+        qzeros.read(groups_read, columns.words).to(request.device),
+        group_size=group_size,
+        sym=sym,
+    )
+    return repack(part, cut_of(rows, columns), request.dtype)
+
+
+def _checked_settings(settings: Settings) -> tuple[int, bool | None]:
+    """(group size, sym)."""
+    # AutoAWQ says "version", GPTQModel all three.
+    for key in ("version", "format", "checkpoint_format"):
+        if settings.text(key, default="gemm").lower() != "gemm":
+            remedy = "this version packs in another order: requantize or convert to gemm"
+            settings.refuse(key, "'gemm'", remedy)
+    if settings.integer("bits") != 4:
+        settings.refuse("bits", "4: AWQ defines no other packing")
+    settings.check_pack_dtype()
+    group_size = settings.group_size()
+    return group_size, True if settings.flag("zero_point") is False else None

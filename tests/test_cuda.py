@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only a device can show: graphs, streams, threads, several devices, no synchronisation."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+import padmarlin
+from tests.kernels import cuda_skip_reason
+from tests.weights import random_weight
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(cuda_skip_reason() is not None, reason=str(cuda_skip_reason())),
+]
+
+K, N = 64 * 33, 300  # few columns, long K: split along K, so that the partials are in play
+
+
+@pytest.fixture(scope="module")
+def weight():
+    return random_weight(K, N, group_size=64).packed.to("cuda")
+
+
+def activations(m, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(m, K, generator=generator).half().cuda()
+
+
+def dirty_memory():
+    """Fills what the allocator will hand out next with NaN."""
+    junk = [torch.full((1 << 20,), float("nan"), device="cuda") for _ in range(8)]
+    torch.cuda.synchronize()
+    del junk
+
+
+def captured(a, weight, out):
+    """A graph that computes `out` from `a`, captured after a warm-up on a side stream."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        padmarlin.gemm(a, weight, out=out)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        padmarlin.gemm(a, weight, out=out)
+    return graph
+
+
+@pytest.mark.parametrize("m", [1, 16, 33, 128])
+def test_a_graph_replays_the_same_bits_over_dirty_memory(weight, m):
+    a, out = activations(m, 1), torch.empty(m, N, dtype=torch.float16, device="cuda")
+    graph = captured(a, weight, out)
+    for seed in range(20):
+        a.copy_(activations(m, seed))
+        want = padmarlin.gemm(a, weight)
+        dirty_memory()
+        out.fill_(float("nan"))
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(out, want), seed
+
+
+def test_two_graphs_of_one_stream_replay_at_once_on_two(weight):
+    inputs = [activations(8, seed) for seed in (1, 2)]
+    wants = [padmarlin.gemm(a, weight) for a in inputs]
+    outs = [torch.empty_like(want) for want in wants]
+    graphs = [captured(a, weight, out) for a, out in zip(inputs, outs, strict=True)]
+    streams = [torch.cuda.Stream() for _ in graphs]
+    for _ in range(50):
+        for out in outs:
+            out.fill_(float("nan"))
+        torch.cuda.synchronize()
+        for _ in range(20):
+            for graph, stream in zip(graphs, streams, strict=True):
+                with torch.cuda.stream(stream):
+                    graph.replay()
+        torch.cuda.synchronize()
+        for out, want in zip(outs, wants, strict=True):
+            assert torch.equal(out, want)
+
+
+def test_many_streams_and_threads_at_once(weight):
+    inputs = [activations(5, seed) for seed in range(8)]
+    wants = [padmarlin.gemm(a, weight) for a in inputs]
+    torch.cuda.synchronize()
+    wrong = []
+
+    def work(index):
+        with torch.cuda.stream(torch.cuda.Stream()):
+            for _ in range(100):
+                got = padmarlin.gemm(inputs[index], weight)
+                if not torch.equal(got, wants[index]):
+                    wrong.append(index)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(inputs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_no_call_waits_for_the_device(weight):
+    a, bias = activations(4, 1), torch.zeros(N, dtype=torch.float16, device="cuda")
+    padmarlin.gemm(a, weight, bias)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        padmarlin.gemm(a, weight, bias)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_torch_compile(weight, mode):
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda a: torch.relu(padmarlin.gemm(a, weight)), fullgraph=True, mode=mode
+    )
+    for m in (1, 8):
+        a = activations(m, m)
+        want = torch.relu(padmarlin.gemm(a, weight))
+        for _ in range(3):
+            assert torch.equal(compiled(a), want), m
+
+
+def test_tensors_of_another_device_than_the_current_one():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one CUDA device")
+    weight = random_weight(K, N, group_size=64).packed.to("cuda:1")
+    a = activations(3, 1)
+    want = padmarlin.gemm(a, weight.to("cuda:0"))
+    assert torch.equal(padmarlin.gemm(a.to("cuda:1"), weight).to("cuda:0"), want)
+
+
+def test_offsets_beyond_2_to_the_31():
+    made = random_weight(64, 64)
+    rows = 2**31 // 64 + 3
+    if torch.cuda.mem_get_info()[0] < 3 * rows * 64 * 2:
+        pytest.skip("too little device memory")
+    a = torch.zeros(rows, 64, dtype=torch.float16, device="cuda")
+    a[-2:] = torch.eye(64, dtype=torch.float16)[:2].cuda()
+    got = padmarlin.gemm(a, made.packed.to("cuda"))
+    assert torch.equal(got[-2:].cpu(), made.dense[:2])
+    assert not got[:-2].any()
