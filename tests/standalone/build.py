@@ -35,8 +35,8 @@ COMMON = (
     "-std=c++20 -g1 -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off -fno-strict-aliasing"
     " -fno-omit-frame-pointer"
 )
-# GCC's vectorized _Float16 and the emulated tensor cores want F16C and AVX2.
-ARCHITECTURE = "-march=x86-64-v3"
+# AVX2 and F16C make the emulated tensor cores some ten times faster, and every build runs here.
+ARCHITECTURE = "-march=native"
 KINDS = {
     "plain": Flags("-O2", "-O1", ""),
     "asan": Flags(
