@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from padmarlin import ops
-from padmarlin.errors import check_int, refusal
+from padmarlin.errors import check_data, check_int, refusal
 from padmarlin.layout import (
     TILE,
     Dequant,
@@ -57,6 +57,7 @@ def check_tensor(
     if device is not None and tensor.device != device:
         remedy = "move all tensors to one device"
         raise ValueError(refusal(function, argument, tensor.device, f"device {device}", remedy))
+    check_data(function, argument, tensor)
     return tensor.detach()
 
 
@@ -73,7 +74,7 @@ def weight_dtype(function: str, scales: Tensor, dtype: Any) -> torch.dtype:
     """What `dtype` asks for; None: the dtype of the scales, fp16 if that is fp32."""
     if dtype is None:
         return torch.float16 if scales.dtype == torch.float32 else scales.dtype
-    if dtype not in WEIGHT_DTYPES:
+    if not isinstance(dtype, torch.dtype) or dtype not in WEIGHT_DTYPES:
         raise TypeError(refusal(function, "dtype", dtype, "torch.float16, torch.bfloat16 or None"))
     return dtype
 

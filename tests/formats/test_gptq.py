@@ -278,6 +278,7 @@ SCALES = torch.ones(2, 64, dtype=torch.float16)
         ({"shard": Shard("n", 0, 3)}, "got 64 along axis 'n', expected a multiple of world_size"),
         ({"k_start": -1}, "k_start: got -1, expected an int from 0"),
         ({"k_start": 64}, "scales: got 2 rows, expected 3, the groups of rows 64 to 319"),
+        ({"dtype": np.zeros(2)}, "TypeError: repack_gptq: dtype: got [0. 0.], expected"),
         ({"dtype": torch.float32}, "TypeError: repack_gptq: dtype: got torch.float32, expected"),
     ],
 )
