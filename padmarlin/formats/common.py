@@ -51,13 +51,13 @@ def check_tensor(
         raise TypeError(refusal(function, argument, type(tensor).__name__, f"a Tensor, {expected}"))
     if tensor.dtype not in dtypes:
         raise TypeError(refusal(function, argument, tensor.dtype, expected))
-    if tensor.dim() != dim or tensor.numel() == 0:
-        got, expected = f"shape {tuple(tensor.shape)}", f"a non-empty {dim}-D tensor"
-        raise ValueError(refusal(function, argument, got, expected))
     if device is not None and tensor.device != device:
         remedy = "move all tensors to one device"
         raise ValueError(refusal(function, argument, tensor.device, f"device {device}", remedy))
     check_data(function, argument, tensor)
+    if tensor.dim() != dim or tensor.numel() == 0:
+        got, expected = f"shape {tuple(tensor.shape)}", f"a non-empty {dim}-D tensor"
+        raise ValueError(refusal(function, argument, got, expected))
     return tensor.detach()
 
 

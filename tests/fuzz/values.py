@@ -11,7 +11,6 @@ import torch
 from hypothesis import reject
 from hypothesis import strategies as st
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from padmarlin import Shard
 
@@ -28,11 +27,6 @@ ODD_VALUES = st.one_of(
     st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.int32]),
     st.sampled_from([[], {}, (), b"k", object(), torch.tensor(4), torch.tensor([4, 8]), Tensor]),
 )
-
-
-def _fake(tensor: Tensor) -> Tensor:
-    with FakeTensorMode() as mode:
-        return mode.from_tensor(tensor)
 
 
 def _inference(tensor: Tensor) -> Tensor:
@@ -90,7 +84,6 @@ TENSOR_CHANGES: dict[str, Callable[[Tensor], Any]] = {
     "mkldnn": lambda t: t.float().to_mkldnn(),
     "nested": lambda t: torch.nested.nested_tensor([t], dtype=t.dtype),
     "meta": lambda t: t.to("meta"),
-    "fake": _fake,
     # No tensors.
     "list": lambda t: t.tolist(),
     "numpy": lambda t: t.float().numpy(),
