@@ -149,6 +149,9 @@ def _check_out(out: object, shape: tuple[int, ...], a: Tensor, weight: PaddedWei
         remedy = "allocate it with torch.empty, or leave it out"
         expected = "adjacent elements in a row, rows of one stride"
         raise ValueError(refusal("gemm", "out", f"strides {out.stride()}", expected, remedy))
+    if out.is_inference() and not torch.is_inference_mode_enabled():
+        expected = "a tensor that may be written outside torch.inference_mode()"
+        raise RuntimeError(refusal("gemm", "out", "an inference tensor", expected, "clone it"))
     rows = out.view(-1, weight.n)
     if rows.shape[0] > 1 and rows.stride(0) < weight.n:
         expected = f"rows at least n = {weight.n} apart"

@@ -265,7 +265,8 @@ def _check_tensors(w: PaddedWeight) -> None:
         w.scales.dtype in (torch.float16, torch.bfloat16), "scales", w.scales.dtype, "fp16 or bf16"
     )
     order = code_order(w.scales.dtype, w.bits)
-    _expect(w.code_order == order, "code_order", w.code_order, order)
+    is_order = isinstance(w.code_order, str) and w.code_order == order
+    _expect(is_order, "code_order", repr(w.code_order), repr(order))
     words = tile_words(w.bits)
     _expect_tensor(w, "qweight", torch.int32, (round_up(w.n, TILE) // TILE, None, words))
     _expect_tensor(w, "scales", w.scales.dtype, (None, w.padded_n))

@@ -165,6 +165,14 @@ def test_other_tensors_that_require_grad_are_refused(argument, made):
         padmarlin.gemm(activations(2, K), weight, **keywords)
 
 
+def test_out_from_inference_mode(made):
+    with torch.inference_mode():
+        out = torch.empty(2, N, dtype=torch.float16)
+        padmarlin.gemm(activations(2, K), made.packed, out=out)
+    with pytest.raises(RuntimeError, match="gemm: out: got an inference tensor.*clone it"):
+        padmarlin.gemm(activations(2, K), made.packed, out=out)
+
+
 def test_dequantize_refuses_anything_else():
     with pytest.raises(TypeError, match="dequantize: weight: got Tensor"):
         padmarlin.dequantize(torch.zeros(3))

@@ -75,7 +75,9 @@ def weight_dtype(function: str, scales: Tensor, dtype: Any) -> torch.dtype:
     if dtype is None:
         return torch.float16 if scales.dtype == torch.float32 else scales.dtype
     if not isinstance(dtype, torch.dtype) or dtype not in WEIGHT_DTYPES:
-        raise TypeError(refusal(function, "dtype", dtype, "torch.float16, torch.bfloat16 or None"))
+        raise TypeError(
+            refusal(function, "dtype", repr(dtype), "torch.float16, torch.bfloat16 or None")
+        )
     return dtype
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,7 +29,7 @@ _ODD_JSON: list[Any] = [
 
 
 def odd_json(random: Random) -> Any:
-    value = random.choice(_ODD_JSON)
+    value = deepcopy(random.choice(_ODD_JSON))
     for _ in range(random.choice([0, 0, 0, 0, 1, 5, 500])):
         value = [value]
     return value
@@ -84,9 +85,7 @@ def damage_bytes(random: Random, data: bytes, most_interesting: int) -> bytes:
             case "repeat":
                 damaged[place:place] = damaged[place : place + length]
             case "digit":
-                damaged[place : place + 1] = random.choice(b"0123456789-[]{},:.e").to_bytes(
-                    1, "little"
-                )
+                damaged[place] = random.choice(b"0123456789-[]{},:.e")
         if not damaged:
             break
     return bytes(damaged)
@@ -107,9 +106,8 @@ def header_size(random: Random, directory: Path) -> None:
     data = file.read_bytes()
     true = _header_end(data) - 8
     near = [true + offset for offset in (-64, -8, -1, 1, 8, 64)]
-    size = random.choice(
-        [*near, 0, 1, 2**27, 2**31, 2**40, 2**63, 2**64 - 1, random.getrandbits(64)]
-    )
+    far = [0, 1, 2**27, 2**31, 2**40, 2**63, 2**64 - 1, random.getrandbits(64)]
+    size = random.choice([*near, *far])
     file.write_bytes(size.to_bytes(8, "little") + data[8:])
 
 
@@ -181,9 +179,8 @@ def tensors(random: Random, directory: Path) -> None:
     """A file that is valid, with one kind of tensor missing, changed, or of another's values."""
     file = directory / TENSORS
     stored = load_file(file)
-    suffix = random.choice(
-        ["qweight", "qzeros", "scales", "g_idx", "weight_packed", "weight_scale"]
-    )
+    suffixes = sorted({name.rpartition(".")[2] for name in stored} - {"weight", "bias"})
+    suffix = random.choice(suffixes)
     change = random.choice(_TENSOR_CHANGES)
     for name in [name for name in stored if name.endswith(suffix)]:
         if random.random() < 0.1:
@@ -217,9 +214,8 @@ def index(random: Random, directory: Path) -> None:
     names = [f"model-{i}.safetensors" for i in range(2)]
     weight_map = {name: names[random.randrange(2)] for name in stored}
     for file in names:
-        save_file(
-            {name: t for name, t in stored.items() if weight_map[name] == file}, directory / file
-        )
+        part = {name: tensor for name, tensor in stored.items() if weight_map[name] == file}
+        save_file(part, directory / file)
     content = {"metadata": {"total_size": 1}, "weight_map": weight_map}
     for _ in range(random.choice([1, 1, 20])):
         damage_json(random, content)
