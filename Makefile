@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# make demo | test | lint | format | clean. Everything happens in .venv; the first run creates it.
+# make demo | test | test-fuzz | lint | format | clean. Everything happens in .venv; the first run creates it.
 # TORCH= chooses the torch requirement, PYTHON= the interpreter, VENV= the environment.
 # PADMARLIN_CUDA=OFF, TORCH_CUDA_ARCH_LIST, MAX_JOBS and NVCC_THREADS reach the build.
 
@@ -20,7 +20,7 @@ CHOICES   := $(VENV)/choices
 BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt \
                 $(shell find build_backend cmake csrc -type f -not -name '*.pyc')
 
-.PHONY: demo test lint format clean FORCE
+.PHONY: demo test test-fuzz lint format clean FORCE
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -28,6 +28,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@$(BIN)/python -m pytest -n $(JOBS) -q
+
+test-fuzz: $(INSTALLED)
+	@PADMARLIN_FUZZ_CASES=2000 $(BIN)/python -m pytest -n $(JOBS) -q tests/fuzz
 
 CPP_SOURCES = $(shell find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 

@@ -89,7 +89,7 @@ def _read_gptq(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Tensor:
 
 
 _READERS = {"gptq": _read_gptq}
-"""Per method, an independent reading: (tensors by the last part of their names, settings) -> (k, n).
+"""Per method, an independent reading: tensors by the last part of their names, and the settings.
 A method without one is only held to load or to refuse."""
 
 

@@ -25,6 +25,9 @@ from tests.fuzz import CASES
 from tests.fuzz.values import Change, changed, changes
 from tests.fuzz.verdict import answer_or_refusal, bounded_memory
 
+# torch warns of its own prototypes, nested and quantized tensors.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
 SECONDS = 600  # for all cases of a target; a hang ends the process with a traceback
 
 Arguments = dict[str, Any]
