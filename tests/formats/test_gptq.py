@@ -326,7 +326,10 @@ def test_the_ends_of_fp16_are_held(value: float) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t, _: t.to_sparse(), "layout torch.sparse_coo, expected a dense tensor"),
+        (
+            lambda t, _: t.to_sparse(),
+            "a tensor of layout torch.sparse_coo, expected a dense tensor",
+        ),
         (lambda t, _: torch.nested.nested_tensor([t]), "a nested tensor, expected a dense"),
         (lambda t, fake: fake.from_tensor(t), "a FakeTensor, expected a tensor with data"),
     ],

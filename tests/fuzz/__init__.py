@@ -8,5 +8,5 @@ Every case is the same on every run, and a failure prints how to replay it.
 
 import os
 
-CASES = int(os.environ.get("PADMARLIN_FUZZ_CASES", "50"))
+CASES = int(os.environ.get("PADMARLIN_FUZZ_CASES", "40"))
 """Cases per target."""
