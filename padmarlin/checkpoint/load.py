@@ -19,7 +19,7 @@ from padmarlin.checkpoint.refuse import refuse
 from padmarlin.checkpoint.request import Request
 from padmarlin.checkpoint.settings import Settings, read_settings
 from padmarlin.checkpoint.tensors import TensorFiles
-from padmarlin.errors import refusal
+from padmarlin.errors import check_device, refusal
 from padmarlin.partition import Shard
 from padmarlin.weight import PaddedWeight
 
@@ -60,7 +60,9 @@ def load_weight(
         TypeError: an argument of the wrong type. RuntimeError: "cuda" without a CUDA build.
     """
     directory = _checked_arguments(checkpoint_dir, name, shard, dtype)
-    checked_device = _checked_device(device)
+    checked_device = check_device("load_weight", device, ("cpu", "cuda"))
+    if checked_device.type == "cuda":
+        _extension.require_extension("load_weight", "device")
     settings = read_settings(directory)
     with ExitStack() as open_files:
         files = TensorFiles(directory, open_files)
@@ -90,21 +92,6 @@ def _checked_arguments(checkpoint_dir: Any, name: Any, shard: Any, dtype: Any) -
         remedy = "download the checkpoint first: this is a path, not the name of a model"
         refuse("checkpoint_dir", repr(str(directory)), "an existing directory", remedy)
     return directory
-
-
-def _checked_device(device: Any) -> torch.device:
-    try:
-        checked = torch.device(device)
-    except (RuntimeError, TypeError):
-        refuse("device", repr(device), '"cpu" or "cuda"')
-    if checked.type not in ("cpu", "cuda"):
-        refuse("device", repr(str(checked)), '"cpu" or "cuda"')
-    if checked.type == "cuda":
-        count = torch.cuda.device_count()
-        if (checked.index or 0) >= count:
-            refuse("device", repr(str(checked)), f"one of the {count} CUDA devices that torch sees")
-        _extension.require_extension("load_weight")
-    return checked
 
 
 def _reader(settings: Settings) -> Callable[[Request], PaddedWeight]:

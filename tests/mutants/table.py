@@ -70,7 +70,8 @@ PIPELINE = [
     ),
     Mutant(
         "copies_left_in_flight", GEMM,
-        "  if (!has_tile) return;", "  load(first);\n  if (!has_tile) return;", "pipeline", REPORT, "exits with",
+        "  if (!has_tile) return;", "  load(first);\n  if (!has_tile) return;", "pipeline",
+        REPORT, "exits with",
     ),
     Mutant(
         "idle_warp_not_idle", GEMM, "n_tile < args.padded_n / kTile",
