@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ class ModulePattern:
     size: int  # of one part
     other: int  # of the other axis
 
-    def matches(self, names: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    def matches(self, names: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
         """(module, its numbers of layer and expert) of those names that it stands for."""
         expression = re.escape(self.name)
         for stand_in in (LAYER, EXPERT):

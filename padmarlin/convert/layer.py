@@ -256,23 +256,22 @@ class Layer:
     def _finite(self, tensor: StoredTensor, source: Source) -> Array:
         """Scales; where something new gets one of them, they must be numbers."""
         bits = tensor.read()
-        exponent = bits.dtype.type(_EXPONENT[tensor.dtype])
-        wrong = np.argwhere((bits & exponent) == exponent) if (source < 0).any() else ()
-        if len(wrong):
-            remedy = "this layer computes nothing sensible: quantize or download it again"
-            refuse(tensor.label, f"an infinity or NaN at {wrong[0].tolist()}", "scales", remedy)
+        if (source < 0).any():
+            exponent = bits.dtype.type(_EXPONENT[tensor.dtype])
+            wrong = np.argwhere((bits & exponent) == exponent)
+            if len(wrong):
+                remedy = "this layer computes nothing sensible: quantize or download it again"
+                refuse(tensor.label, f"an infinity or NaN at {wrong[0].tolist()}", "scales", remedy)
         return bits
 
     def _size_n(self) -> int:
-        for place in ("scales", "weight"):
-            for suffix, where in self.places.items():
-                if where.kind == place:
-                    tensor = self.tensors[suffix]
-                    shape: tuple[int, ...] = tensor.shape
-                    if len(shape) != 2:
-                        refuse(tensor.label, f"the shape {shape}", "two dimensions")
-                    return shape[where.dims["n"]]
-        raise AssertionError(self.coding.method)
+        suffix, place = next(
+            (s, p) for s, p in self.places.items() if p.kind in ("scales", "weight")
+        )
+        tensor = self.tensors[suffix]
+        if len(tensor.shape) != 2:
+            refuse(tensor.label, f"the shape {tensor.shape}", "two dimensions")
+        return tensor.shape[place.dims["n"]]
 
     def _size_k(self) -> int:
         if self.group_index is not None and len(self.group_index.shape) == 1:

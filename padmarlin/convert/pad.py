@@ -82,7 +82,7 @@ def pad_checkpoint(
         if read_record(checkpoint.folder, config) is not None:
             refuse("IN", "a checkpoint that is padded already", "one that is not", "unpad it first")
         model = read_model(checkpoint.folder, group_size=group_size)
-        padder = _Padder(checkpoint, model, tp, tile)
+        padder = _Padder(checkpoint, model, tp, tile, group_size)
         for key in find_blocks(model, checkpoint, config):
             padder.pad(key)
         padder.check_any(model)
@@ -112,10 +112,18 @@ def pad_checkpoint(
 class _Padder:
     """Collects what is to be done to every tensor."""
 
-    def __init__(self, checkpoint: Checkpoint, model: Model, tp: int, multiple: int) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        model: Model,
+        tp: int,
+        multiple: int,
+        group_size: int | None,
+    ) -> None:
         self.edits: dict[str, Edit] = {}
         self.layers = 0
         self._checkpoint, self._tp, self._multiple = checkpoint, tp, multiple
+        self._stated_group = group_size
         self._assumed_group = model.scheme.common.group_size
         self._codings = Codings(checkpoint.folder)
         self._modules = checkpoint.modules()
@@ -144,6 +152,11 @@ class _Padder:
         except _UnknownFormat as error:
             self._left.append(f"{key.label} = {key.size} stays: {error}")
             return
+        if self._stated_group is not None and any(
+            layer.coding.method != "plain" for _, _, layer in layers
+        ):
+            remedy = "leave the option out: the files say their group size"
+            refuse("group_size", self._stated_group, "none for a quantized checkpoint", remedy)
         groups = {
             self._assumed_group if layer.coding.method == "plain" else layer.coding.group_size
             for pattern, _, layer in layers
