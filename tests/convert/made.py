@@ -29,6 +29,7 @@ Maker = Callable[[np.random.Generator, int, int], dict[str, Tensor]]
 
 def gptq(bits: int = 4, group_size: int = 32, **more: Any) -> tuple[Maker, dict[str, Any]]:
     """How to make a layer, and what config.json says of it."""
+    more = {"symmetric": False, **more}
     act_order = more.get("act_order", False)
 
     def make(rng: np.random.Generator, k: int, n: int) -> dict[str, Tensor]:
@@ -44,7 +45,7 @@ def gptq(bits: int = 4, group_size: int = 32, **more: Any) -> tuple[Maker, dict[
         "bits": bits,
         "group_size": group_size,
         "desc_act": act_order,
-        "sym": False,
+        "sym": more["symmetric"],
         "checkpoint_format": more.get("checkpoint_format", "gptq"),
     }
 
@@ -240,9 +241,7 @@ def dequantized(folder: Path, name: str) -> np.ndarray:
             weights["group_size"] or -1,
         )
     elif config["quant_method"] == "awq":
-        layer = Awq(
-            tensors["qweight"], tensors["scales"], tensors["qzeros"], config["group_size"]
-        )
+        layer = Awq(tensors["qweight"], tensors["scales"], tensors["qzeros"], config["group_size"])
     else:
         layer = Gptq(
             tensors["qweight"],

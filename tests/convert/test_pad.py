@@ -133,6 +133,26 @@ def test_strict_marlin_takes_every_cut(case: str, tmp_path: Path) -> None:
             assert found.strict_marlin, str(found)
 
 
+@pytest.mark.parametrize("kind", [made.gptq(), made.gptq(8), made.compressed(symmetric=False)])
+def test_what_fills_words_is_kept(kind: Any, tmp_path: Path) -> None:
+    source = made.write(tmp_path / "in", made.qwen2(345), kind, seed=10)
+    tensors = made.tensors_of(source)
+    bits = kind[1].get("bits", 4)
+    # 345 codes leave all but the first place of the last word empty.
+    words = -(-345 * bits // 32)
+    packed_along = {"qweight": 0, "weight_packed": 1, "qzeros": 1, "weight_zero_point": 0}
+    for name, tensor in tensors.items():
+        axis = packed_along.get(name.rpartition(".")[2])
+        if axis is not None and tensor.shape[axis] == words:
+            tensor.select(axis, -1).bitwise_or_(0x5A5A5A5A & ~(2**bits - 1))
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    pad_checkpoint(source, tmp_path / "out", tp=2)
+    assert json.loads((tmp_path / "out" / "padmarlin_padding.json").read_text())["fillings"]
+    assert_extended(made.qwen2(345)[1], source, tmp_path / "out")
+    unpad_checkpoint(tmp_path / "out", tmp_path / "back")
+    assert_same_folders(tmp_path / "back", source)
+
+
 def test_padding_is_the_least(tmp_path: Path) -> None:
     source = made.write(tmp_path / "in", made.qwen2(352), made.gptq(), seed=1)
     sizes = {}
@@ -226,7 +246,9 @@ def test_act_order_quantized_after_padding_cannot_be_cut(tmp_path: Path) -> None
     padded = json.loads((tmp_path / "padded" / "config.json").read_text())
     shuffled = made.gptq(4, 32, act_order=True)
     quantized = made.write(tmp_path / "quantized", (padded, made.qwen2(512)[1]), shuffled, seed=8)
-    with pytest.raises(ValueError, match="unpad: layer 'model.layers.0.mlp.down_proj': .*act-order"):
+    with pytest.raises(
+        ValueError, match="unpad: layer 'model.layers.0.mlp.down_proj': .*act-order"
+    ):
         unpad_checkpoint(quantized, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
