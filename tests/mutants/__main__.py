@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python -m tests.mutants [NAME or KIND...]: plants bugs (all of them by default) and runs their tests.
+"""python -m tests.mutants [NAME or KIND...]: plants bugs, all of them by default, runs their tests.
 
 A KIND is plain, asan or tsan: the bugs that this program shows.
 """

@@ -8,7 +8,6 @@ kernels: only those are compiled anew, the runtime and the expected results are 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,8 +40,8 @@ def mutated(mutant: Mutant) -> str:
     count = text.count(mutant.original)
     if count != 1:
         raise TableError(
-            f"{mutant.name}: the original text occurs {count} times in csrc/{mutant.file}, expected "
-            f"once; remedy: bring tests/mutants/table.py up to date:\n{mutant.original}"
+            f"{mutant.name}: the original text occurs {count} times in csrc/{mutant.file}, "
+            f"expected once; remedy: bring tests/mutants/table.py up to date:\n{mutant.original}"
         )
     return text.replace(mutant.original, mutant.replacement)
 
@@ -56,8 +55,9 @@ def _write_if_changed(path: Path, text: str) -> None:
 def _plant(mutant: Mutant, instances: dict[str, list[str]]) -> Program:
     folder = BUILD / "mutants" / mutant.name
     _write_if_changed(folder / "overlay" / mutant.file, mutated(mutant))
-    kind, _ = mutant.seen_as
-    return Program(folder / "checks", kind, tuple(instances[mutant.test]), folder / "overlay")
+    program = folder / "checks"
+    program.unlink(missing_ok=True)  # an old one would hide that this one does not compile
+    return Program(program, mutant.seen_as[0], tuple(instances[mutant.test]), folder / "overlay")
 
 
 def _judge(mutant: Mutant, program: Program) -> Verdict:
@@ -70,7 +70,9 @@ def _judge(mutant: Mutant, program: Program) -> Verdict:
         return Verdict(mutant, False, f"no answer in {SECONDS} s")
     found = re.search(pattern, output)
     if code == 0 or found is None:
-        return Verdict(mutant, False, f"expected /{pattern}/, got (status {code}):\n{output[-2000:]}")
+        return Verdict(
+            mutant, False, f"expected /{pattern}/, got (status {code}):\n{output[-2000:]}"
+        )
     if kind == "asan" and not re.search(NAMED, output):
         return Verdict(mutant, False, f"the report names no thread:\n{output[-2000:]}")
     if mutant.says and not re.search(mutant.says, output):
@@ -94,7 +96,6 @@ def run(mutants: list[Mutant] = MUTANTS, jobs: int = 2) -> bool:
     instances = instances_of(*sorted({mutant.test for mutant in mutants}))
     originals = unmodified(mutants)
     build(list(originals.values()), jobs)
-    shutil.rmtree(BUILD / "mutants", ignore_errors=True)
     planted = {mutant.name: _plant(mutant, instances) for mutant in mutants}
     build(list(planted.values()), jobs, keep_going=True)
 

@@ -19,7 +19,8 @@ from tests.standalone.execute import execute
 # alignments change no order.
 RACE_TESTS = [
     "pipeline", "pipeline_rows", "act_order", "split_k", "split_k_wide", "reduction_order",
-    "eight_bits_asymmetric", "repack_four_bits", "repack_eight_bits", "repack_padding",
+    "eight_bits_asymmetric", "repack_four_bits", "repack_eight_bits", "repack_awq",
+    "repack_compressed_tensors", "repack_padding",
 ]  # fmt: skip
 SEEDS = 10
 SECONDS = 600

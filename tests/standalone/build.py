@@ -35,8 +35,8 @@ COMMON = (
     "-std=c++20 -g1 -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off -fno-strict-aliasing"
     " -fno-omit-frame-pointer"
 )
-# GCC's vectorized _Float16 and the emulated tensor cores want F16C and AVX2.
-ARCHITECTURE = "-march=x86-64-v3"
+# AVX2 and F16C make the emulated tensor cores some ten times faster, and every build runs here.
+ARCHITECTURE = "-march=native"
 KINDS = {
     "plain": Flags("-O2", "-O1", ""),
     "asan": Flags(
@@ -117,7 +117,10 @@ def build(programs: list[Program], jobs: int = 2, keep_going: bool = False) -> N
     file.write_text(rules + "".join(statements.values()))
     command = [tool("ninja"), "-f", str(file), "-j", str(jobs), "--quiet"]
     result = subprocess.run(
-        [*command, *(["-k", "0"] if keep_going else [])], capture_output=True, text=True, check=False
+        [*command, *(["-k", "0"] if keep_going else [])],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if result.returncode != 0 and not keep_going:
         raise RuntimeError(f"standalone: the build failed:\n{result.stdout}{result.stderr}")

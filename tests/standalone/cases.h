@@ -51,9 +51,11 @@ struct GemmCase {
 };
 
 struct RepackCase {
-  int bits = 4, field_base = 3;
+  RepackKey kernel = {};
+  int field_base = 3;
   int k = 117, n = 90, padded_k = 192;
-  int gap = 0;  // words between rows of words
+  int first_column = 0, columns_behind = 0;  // of the words, not of the weight: a column shard
+  int gap = 0;                               // words between rows of words
   bool pad_codes = false;
   bool tampered = false;
 };

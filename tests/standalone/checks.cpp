@@ -6,6 +6,7 @@
 namespace padmarlin::emulator {
 namespace {
 
+constexpr RepackKey kAwq{.packing = Packing::kAwq};
 constexpr GemmKey kHalf4;  // the cheapest kernel: what is tested does not depend on the instance
 constexpr GemmKey kBfloat164{.dtype = Dtype::kBfloat16};  // rounds sums of a few hundred units
 constexpr GemmKey kHalf4Rows32{.m_slices = 2};
@@ -104,16 +105,31 @@ std::vector<Check> sharp_checks() {
       {"eight_bits_asymmetric",
        rounding({.bits = 8, .dequant = Dequant::kOneField, .asymmetric = true})},
       {"eight_bits_wide", rounding({.bits = 8, .dequant = Dequant::kWide, .asymmetric = true})},
-      {"repack_four_bits", {}, {{}, {.field_base = 0, .gap = 3, .pad_codes = true}}},
+      {"repack_four_bits",
+       {},
+       {{},
+        {.field_base = 0, .first_column = 5, .columns_behind = 2, .gap = 3, .pad_codes = true}}},
       {"repack_eight_bits",
        {},
-       {{.bits = 8, .field_base = 0}, {.bits = 8, .field_base = 0, .gap = 3, .pad_codes = true}}},
+       {{.kernel = {.bits = 8}, .field_base = 0},
+        {.kernel = {.bits = 8}, .field_base = 0, .first_column = 1, .gap = 3, .pad_codes = true}}},
+      {"repack_awq",
+       {},
+       {{.kernel = kAwq}, {.kernel = kAwq, .first_column = 13, .gap = 1, .pad_codes = true}}},
+      {"repack_compressed_tensors",
+       {},
+       {{.kernel = {.packing = Packing::kCompressedTensors}},
+        {.kernel = {.packing = Packing::kCompressedTensors}, .first_column = 3, .gap = 2},
+        {.kernel = {.bits = 8, .packing = Packing::kCompressedTensors}, .field_base = 0}}},
       {"repack_padding",
        {},
-       {{.k = 64, .n = 1, .padded_k = 64, .pad_codes = true},
+       {{.k = 64, .n = 1, .padded_k = 64, .columns_behind = 9, .pad_codes = true},
         {.k = 1, .n = 65, .padded_k = 128},
         {.k = 5, .n = 64, .padded_k = 64, .gap = 1, .pad_codes = true}}},
-      {"repack_tampered_tables", {}, {{.pad_codes = true, .tampered = true}}},
+      {"repack_tampered_tables",
+       {},
+       {{.pad_codes = true, .tampered = true},
+        {.kernel = kAwq, .pad_codes = true, .tampered = true}}},
   };
 }
 
@@ -151,6 +167,11 @@ std::string name_of(const GemmKey& kernel) {
          (kernel.asymmetric ? "_zeros" : "") + "_m" + std::to_string(16 * kernel.m_slices);
 }
 
+std::string name_of(Packing packing) {
+  const char* const names[] = {"gptq", "awq", "compressed_tensors"};
+  return names[static_cast<int>(packing)];
+}
+
 GemmCase random_gemm(const GemmKey& kernel, uint32_t seed) {
   uint32_t draw = 0;
   const auto below = [&](uint32_t bound) { return static_cast<int>(mixed(seed, ++draw) % bound); };
@@ -172,13 +193,15 @@ GemmCase random_gemm(const GemmKey& kernel, uint32_t seed) {
   return made;
 }
 
-RepackCase random_repack(int bits, uint32_t seed) {
+RepackCase random_repack(const RepackKey& kernel, uint32_t seed) {
   uint32_t draw = 100;
   const auto below = [&](uint32_t bound) { return static_cast<int>(mixed(seed, ++draw) % bound); };
-  RepackCase made{.bits = bits, .field_base = bits == 4 && below(2) ? 3 : 0};
+  RepackCase made{.kernel = kernel, .field_base = kernel.bits == 4 && below(2) ? 3 : 0};
   made.k = 1 + below(200);
   made.n = 1 + below(200);
   made.padded_k = static_cast<int>(round_up(made.k + below(70), kTile));
+  if (below(2)) made.first_column = below(20);
+  if (below(2)) made.columns_behind = below(20);
   made.gap = below(4);
   made.pad_codes = below(2) == 0;
   return made;
@@ -194,12 +217,15 @@ std::vector<Check> all_checks() {
     }
     all.push_back(check);
   }
-  for (const int bits : {4, 8}) {
-    Check check{.name = "ragged_repack_w" + std::to_string(bits)};
-    for (uint32_t seed = 0; seed < kCasesPerInstance; ++seed) {
-      check.repacks.push_back(random_repack(bits, seed));
+  for (const Packing packing : {Packing::kGptq, Packing::kAwq, Packing::kCompressedTensors}) {
+    for (const int bits : {4, 8}) {
+      if (!packs(packing, bits)) continue;
+      Check check{.name = "ragged_repack_" + name_of(packing) + "_w" + std::to_string(bits)};
+      for (uint32_t seed = 0; seed < kCasesPerInstance; ++seed) {
+        check.repacks.push_back(random_repack({bits, packing}, seed));
+      }
+      all.push_back(check);
     }
-    all.push_back(check);
   }
   return all;
 }

@@ -44,8 +44,15 @@ class GemmProblem {
     scales_.append_regions(options.regions);
     if (zeros_.data() != nullptr) zeros_.append_regions(options.regions);
     const int blocks = div_up(args.m, 16 * key_.m_slices) * div_up(padded_n(), kBlockColumns);
-    launch({"gemm_kernel", blocks, problem_.splits, kBlockThreads, instance.shared_bytes}, options,
-           [&] { instance.gemm(args, problem_.splits); });
+    const Statistics accesses =
+        launch({"gemm_kernel", blocks, problem_.splits, kBlockThreads, instance.shared_bytes},
+               options, [&] { instance.gemm(args, problem_.splits); });
+    for (const auto& [instruction, count] : accesses) {
+      if (count.extra_wavefronts == 0) continue;
+      throw Failure("bank conflicts: " + std::to_string(count.extra_wavefronts) +
+                    " extra wavefronts in " + std::to_string(count.instructions) + " " +
+                    instruction);
+    }
     if (problem_.splits == 1) return;
     // As csrc/cuda/gemm_kernel.cuh has it: 256 threads, a pair of columns each.
     launch({"reduce_kernel", args.m * div_up(args.n, 512), 1, 256, 0}, options,

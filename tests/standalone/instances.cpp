@@ -27,7 +27,10 @@ std::string definition(const GemmKey& key) {
          (key.asymmetric ? "true" : "false") + ", " + std::to_string(key.m_slices);
 }
 
-std::string definition(const RepackInstance& instance) { return std::to_string(instance.bits); }
+std::string definition(const RepackKey& key) {
+  const char* const packings[] = {"kGptq", "kAwq", "kCompressedTensors"};
+  return std::to_string(key.bits) + ", Packing::" + packings[static_cast<int>(key.packing)];
+}
 
 bool register_gemm(const GemmInstance& instance) {
   gemms().push_back(instance);
@@ -46,12 +49,11 @@ const GemmInstance& find_gemm(const GemmKey& key) {
   throw std::invalid_argument("gemm_kernel<" + definition(key) + "> is not in this program");
 }
 
-const RepackInstance& find_repack(int bits) {
+const RepackInstance& find_repack(const RepackKey& key) {
   for (const RepackInstance& instance : repacks()) {
-    if (instance.bits == bits) return instance;
+    if (instance.key == key) return instance;
   }
-  throw std::invalid_argument("repack_gptq_kernel<" + std::to_string(bits) +
-                              "> is not in this program");
+  throw std::invalid_argument("repack_kernel<" + definition(key) + "> is not in this program");
 }
 
 }  // namespace padmarlin::emulator

@@ -30,14 +30,21 @@ struct GemmInstance {
   void (*reduce)(GemmArguments, int splits);
 };
 
+struct RepackKey {
+  int bits = 4;
+  Packing packing = Packing::kGptq;
+
+  auto operator<=>(const RepackKey&) const = default;
+};
+
 struct RepackInstance {
-  int bits;
+  RepackKey key;
   void (*repack)(RepackArguments);
 };
 
 // The definitions that compile it: template arguments for -DPADMARLIN_INSTANCE.
 std::string definition(const GemmKey& key);
-std::string definition(const RepackInstance& instance);
+std::string definition(const RepackKey& key);
 
 // Called before main by each instance.
 bool register_gemm(const GemmInstance& instance);
@@ -45,6 +52,6 @@ bool register_repack(const RepackInstance& instance);
 
 // Throw std::invalid_argument if the program has no such instance.
 const GemmInstance& find_gemm(const GemmKey& key);
-const RepackInstance& find_repack(int bits);
+const RepackInstance& find_repack(const RepackKey& key);
 
 }  // namespace padmarlin::emulator

@@ -79,7 +79,7 @@ void print_instances(const std::vector<Check>& selected) {
       lines.insert(check.name + " gemm " + definition(problem.kernel));
     }
     for (const RepackCase& problem : check.repacks) {
-      lines.insert(check.name + " repack " + std::to_string(problem.bits));
+      lines.insert(check.name + " repack " + definition(problem.kernel));
     }
   }
   for (const std::string& line : lines) std::puts(line.c_str());

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// The repack kernel for PADMARLIN_INSTANCE bits.
+// One repack kernel, of template arguments PADMARLIN_INSTANCE.
 #include "cuda/repack_kernel.cuh"
 #include "instances.h"
 
 namespace padmarlin::emulator {
 namespace {
 
-[[maybe_unused]] const bool registered =
-    register_repack({PADMARLIN_INSTANCE, repack_gptq_kernel<PADMARLIN_INSTANCE>});
+template <int kBits, Packing kPacking>
+bool register_instance() {
+  return register_repack({{kBits, kPacking}, repack_kernel<kBits, kPacking>});
+}
+
+[[maybe_unused]] const bool registered = register_instance<PADMARLIN_INSTANCE>();
 
 }  // namespace
 }  // namespace padmarlin::emulator
