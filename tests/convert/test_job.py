@@ -123,6 +123,37 @@ def test_other_work_is_not_taken_up(source: Path, tmp_path: Path) -> None:
         pad_checkpoint(source, out, tp=2, checksum=True)
 
 
+def test_two_at_once_are_one_too_many(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    class Second:
+        def start(self, total_bytes: int) -> None:
+            with pytest.raises(ValueError, match="pad: OUT: .*in use"):
+                pad_checkpoint(source, out, tp=2)
+
+        def advance(self, file: str, done_bytes: int) -> None:
+            pass
+
+    pad_checkpoint(source, out, tp=2, progress=Second())
+    unpad_checkpoint(out, tmp_path / "back")
+    assert_same_folders(tmp_path / "back", source)
+
+
+def test_progress_adds_up(source: Path, tmp_path: Path) -> None:
+    class Counted:
+        total = done = 0
+
+        def start(self, total_bytes: int) -> None:
+            self.total = total_bytes
+
+        def advance(self, file: str, done_bytes: int) -> None:
+            self.done += done_bytes
+
+    counted = Counted()
+    pad_checkpoint(source, tmp_path / "out", tp=2, progress=counted)
+    assert counted.done == counted.total > 0
+
+
 def test_nothing_is_overwritten(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     pad_checkpoint(source, out, tp=2)

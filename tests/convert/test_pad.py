@@ -204,6 +204,20 @@ def test_nested_config(tmp_path: Path) -> None:
     assert_same_folders(tmp_path / "back", source)
 
 
+@pytest.mark.parametrize("model", [made.qwen2, made.phi3], ids=["apart", "fused"])
+def test_unknown_architectures_by_their_tensors(model: Any, tmp_path: Path) -> None:
+    config, layers = model(352)
+    config = {**config, "model_type": "never heard of"}
+    source = made.write(tmp_path / "in", (config, layers), made.gptq(), seed=11)
+    pad_checkpoint(source, tmp_path / "out", tp=2)
+    assert_extended(layers, source, tmp_path / "out")
+    config.pop("intermediate_size")
+    (tmp_path / "other").mkdir()
+    source = made.write(tmp_path / "other" / "in", (config, layers), made.gptq(), seed=12)
+    with pytest.raises(ValueError, match="pad: config.json: got no key that says 352"):
+        pad_checkpoint(source, tmp_path / "out2", tp=2)
+
+
 @pytest.mark.parametrize("directory", checkpoint_files.REAL, ids=lambda path: path.name)
 def test_real_checkpoints(directory: Path, tmp_path: Path) -> None:
     pad_checkpoint(directory, tmp_path / "out", tp=8)
