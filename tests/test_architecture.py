@@ -2,7 +2,8 @@
 """The layer rules of CONTRIBUTING.md, held by reading includes and imports.
 
 csrc:      core <- cuda <- torch
-padmarlin: base <- ops <- weight <- formats, checkpoint, engines, models <- cli, integrations
+padmarlin: base <- ops <- weight <- formats, checkpoint, engines, models <- convert
+           <- cli, integrations
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ PYTHON_LAYERS = [
     {"ops"},
     {"weight"},
     {"functional", "formats", "checkpoint", "engines", "models"},
+    {"convert"},
     {"cli", "integrations"},
     {"__main__"},
 ]
