@@ -2,7 +2,7 @@
 """The layer rules of CONTRIBUTING.md, held by reading includes and imports.
 
 csrc:      core <- cuda <- torch
-padmarlin: base <- ops <- weight <- formats <- cli, integrations
+padmarlin: base <- ops <- weight <- formats, checkpoint, engines, models <- cli, integrations
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PYTHON_LAYERS = [
     {"errors", "layout", "packing", "partition", "plan", "reference", "_extension"},
     {"ops"},
     {"weight"},
-    {"functional", "formats", "checkpoint"},
+    {"functional", "formats", "checkpoint", "engines", "models"},
     {"cli", "integrations"},
     {"__main__"},
 ]

@@ -8,13 +8,16 @@ from typing import Annotated
 import typer
 
 from padmarlin import __version__
-from padmarlin.cli import env
+from padmarlin.cli import env, plan
+from padmarlin.cli.manners import Verbs
 
 app = typer.Typer(
     name="padmarlin",
     help="INT4/INT8 weights of any shape and any tensor-parallel cut.",
-    no_args_is_help=True,
+    epilog="Exit codes: 0 done, 1 a check failed, 2 bad input. docs/cli.md has it all.",
+    cls=Verbs,
     add_completion=False,
+    rich_markup_mode=None,
 )
 
 
@@ -37,7 +40,8 @@ def _options(
 
 
 # The verbs, in the order of --help.
-app.command("env")(env.command)
+app.command("plan", short_help="What tensor parallelism makes of a model.")(plan.command)
+app.command("env", short_help="Print versions, devices and what was compiled.")(env.command)
 
 
 def main() -> None:
