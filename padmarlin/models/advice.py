@@ -77,6 +77,8 @@ def _run(tps: tuple[int, ...], all_cuts: tuple[LayerCut, ...]) -> Remedy:
         bound = "" if all(cut.padmarlin and cut.padmarlin.exact for cut in cuts) else "at most "
         overheads.append(f"{bound}+{stored / whole - 1:.1%} at TP {tp}")
     text = "exact at every cut, files as they are; memory for padding: " + ", ".join(overheads)
+    if any(cut.layer.experts for cut in all_cuts):
+        text += "; experts expert by expert: there is no fused MoE kernel yet"
     return Remedy("run", "run on padmarlin as it is", bool(sizes), text, sizes)
 
 
@@ -299,7 +301,7 @@ def _folklore(model: Model, troubles: list[LayerCut]) -> list[Remedy]:
         ),
     ]
     if split:
-        text = "it throws weights away: another model, at every layer"
+        text = "it throws weights away: what is left is another model"
         found.append(folklore("cut the surplus rows off", False, text))
     return found
 

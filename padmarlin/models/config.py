@@ -13,6 +13,7 @@ from padmarlin.errors import refusal
 
 # Far above any model's, and low enough that no size from a file can exhaust the memory.
 MAX_SIZE = 2**24
+MAX_FUSED = 4 * MAX_SIZE  # of matrices that are fused
 MAX_LAYERS = 10_000
 _MAX_FILE_BYTES = 64 * 2**20
 

@@ -107,6 +107,7 @@ def _read_gptq(config: Config) -> Scheme:
     )
     rules = _skipped_rules(config.texts("modules_to_not_convert"))
     rules += _dynamic_rules(config, common) if config.has("dynamic") else []
+    rules += _only_rules(config)
     return Scheme(common, tuple(rules), config.flag("lm_head"))
 
 
@@ -141,6 +142,22 @@ def _dynamic_rules(
             )
         )
     return found
+
+
+def _only_rules(config: Config) -> list[tuple[re.Pattern[str], Quantization | None]]:
+    """Transformers': lists of the only modules that are quantized, by the ends of their names."""
+    key = "modules_in_block_to_quantize"
+    if not config.has(key):
+        return []
+    lists = config.values[key]
+    flat = [name for names in lists for name in names] if _is_nested(lists) else lists
+    names = Config({key: flat}, config.source).texts(key)
+    ends = "|".join(map(re.escape, names))
+    return [(re.compile(f"^(?!.*(?:{ends})$)"), None)]
+
+
+def _is_nested(lists: object) -> bool:
+    return isinstance(lists, list) and all(isinstance(names, list) for names in lists)
 
 
 def _read_awq(config: Config) -> Scheme:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from padmarlin.models.config import Config, read_config, refuse, text_model
+from padmarlin.models.config import MAX_FUSED, MAX_SIZE, Config, read_config, refuse, text_model
 from padmarlin.models.families import FAMILIES
 from padmarlin.models.headers import Shapes, tensor_shapes
 from padmarlin.models.inferred import inferred_layers
@@ -53,8 +53,8 @@ def read_model(
     folder = place if place.is_dir() else None
     config = read_config(place / "config.json" if folder else place)
     shapes = tensor_shapes(folder) if folder else {}
-    scheme = read_scheme(_quantization_config(config, folder))
-    scheme = scheme.with_choices(bits, group_size, act_order, sym)
+    stated = read_scheme(_quantization_config(config, folder))
+    scheme = stated.with_choices(bits, group_size, act_order, sym)
 
     text = text_model(config)
     architecture = text.text("model_type") or config.text("model_type")
@@ -63,11 +63,16 @@ def read_model(
     if family is not None:
         layers = family.linear_layers(text, config.text("model_type") if text != config else "")
     elif shapes:
-        layers = inferred_layers(shapes, read_scheme(_quantization_config(config, folder)).common)
+        layers = inferred_layers(shapes, stated.common)
         notes.append(
             f"unknown architecture {architecture!r}: layers inferred from the tensors' names and "
             "shapes; where heads end cannot be seen in them"
         )
+        stacked = sum(len(shape) == 3 for shape in shapes.values())
+        if stacked:
+            notes.append(
+                f"{stacked} tensors of three dimensions (stacked experts?) are not planned"
+            )
     else:
         refuse(
             f"'model_type' in {config.source}",
@@ -77,6 +82,10 @@ def read_model(
         )
     if not layers:
         refuse("path", f"no linear layers in {place}", "the folder of a language model")
+    for layer in layers:
+        if layer.k > MAX_SIZE or layer.n > MAX_FUSED:
+            got = f"{layer.k} x {layer.n}"
+            refuse(f"layer {layer.pattern}", got, f"at most {MAX_SIZE} x {MAX_FUSED}")
     stored = _Stored(shapes)
     settled = [entry for layer in layers for entry in _settle(layer, scheme, stored)]
     hidden = text.size("hidden_size") if text.has("hidden_size") else 0

@@ -56,6 +56,14 @@ def test_gptq_dynamic_rules(tmp_path: Path) -> None:
     assert found["gate_up"] == Quantization("gptq", 4, 128, False, True, "config.json")
 
 
+@pytest.mark.parametrize("only", [["mlp.down_proj"], [["mlp.gate_proj"], ["mlp.down_proj"]]])
+def test_gptq_of_some_modules_only(only: list[Any], tmp_path: Path) -> None:
+    found = settings(tmp_path, GPTQ | {"modules_in_block_to_quantize": only})
+    assert found["down"] is not None
+    assert found["o"] is None
+    assert (found["gate_up"] is not None) == (len(only) == 2)
+
+
 def test_layers_that_differ_are_told_apart(tmp_path: Path) -> None:
     rules = {r"-:model\.layers\.(0|3)\.mlp\.down_proj": {}}
     model = QWEN2_72B | {"num_hidden_layers": 4, "quantization_config": GPTQ | {"dynamic": rules}}
@@ -154,6 +162,8 @@ def test_real_checkpoints(directory: Path) -> None:
         (GPTQ | {"group_size": None}, "'group_size' in config.json: got None"),
         (GPTQ | {"desc_act": "no"}, "'desc_act' in config.json: got 'no', expected true or false"),
         (GPTQ | {"dynamic": {"-:(": {}}}, "'dynamic' .*: got .*expected regular expressions"),
+        (GPTQ | {"modules_in_block_to_quantize": 3}, "got 3, expected a list of strings"),
+        (GPTQ | {"modules_in_block_to_quantize": [[3]]}, "expected a list of strings"),
         (GPTQ | {"dynamic": {"a": 3}}, "expected an object of settings"),
         (compressed(type="float"), "'type' .*: got 'float', expected 'int'"),
         (compressed(strategy="block"), "'strategy' .*: got 'block'"),

@@ -117,6 +117,7 @@ def test_config_of_another_checkpoint(tmp_path: Path) -> None:
         ({"num_attention_heads": 0}, "'num_attention_heads' in config.json: got 0"),
         ({"num_attention_heads": 7}, "expected a divisor of hidden_size = 8192"),
         ({"num_key_value_heads": 7}, "expected a divisor of the 64 query heads"),
+        ({"head_dim": 2**20}, "layer .*qkv_proj: got 8192 x 83886080, expected at most"),
         ({"model_type": 7}, "'model_type' in config.json: got 7, expected a string"),
         ({"model_type": "novel"}, "'model_type' in config.json: got 'novel', expected one of"),
         ({"text_config": 3}, "'text_config' in config.json: got 3, expected a JSON object"),
