@@ -67,7 +67,7 @@ class Repacked:
         ):
             if values.get(key) != expected:
                 remedy = "repack with this version of padmarlin, or use the one that wrote it"
-                refuse(f"{key!r} in {INDEX}", repr(values.get(key)), expected, remedy)
+                refuse(f"{key!r} in {INDEX}", repr(values.get(key)), str(expected), remedy)
         try:
             layers = {name: _layer(name, entry) for name, entry in values["layers"].items()}
             others = {str(name): str(file) for name, file in values["others"].items()}

@@ -73,6 +73,15 @@ class TensorFiles:
             view = self._reader(file).get_slice(name)
             return StoredTensor(name, file, str(view.get_dtype()), tuple(view.get_shape()), view)
 
+    def names(self) -> list[str]:
+        return list(self._files)
+
+    def release(self) -> None:
+        """Closes the files that are open. What was read of them stays in memory, as far as there is
+        room, for as long as they are mapped; each is opened again when it is needed."""
+        self._readers.clear()
+        self._open_files.close()
+
     def check_layer(self, name: str) -> None:
         """Refuses the name of a layer that has no tensors."""
         layers = {tensor.rpartition(".")[0] for tensor in self._files}

@@ -134,7 +134,8 @@ def _awq_columns(words: Array, columns: slice) -> Array:
     fields = _unpack(words[:, first:last], 4, 1).reshape(words.shape[0], -1, 8)
     codes = np.empty_like(fields)
     codes[:, :, list(_AWQ_COLUMNS)] = fields
-    return codes.reshape(words.shape[0], -1)[:, columns.start - 8 * first : columns.stop - 8 * first]
+    here = slice(columns.start - 8 * first, columns.stop - 8 * first)
+    return codes.reshape(words.shape[0], -1)[:, here]
 
 
 def rounded(values: Array, dtype: str) -> Array:
@@ -234,7 +235,7 @@ class Checkpoint:
             if not (stored == -1).all():
                 if stored.min() < 0 or stored.max() >= groups:
                     got = f"{stored.min()} to {stored.max()}"
-                    refuse(f"tensor {g_idx!r}", got, f"0 to {groups - 1}, the groups that there are")
+                    refuse(f"tensor {g_idx!r}", got, f"0 to {groups - 1}")
                 return stored
         found = np.zeros(k, np.int64) if size == -1 else np.arange(k) // size
         if int(found[-1]) + 1 != groups:
