@@ -31,6 +31,7 @@ PYTHON_LAYERS = [
     {"ops"},
     {"weight"},
     {"functional", "formats", "checkpoint", "engines", "models"},
+    {"shards", "verify"},
     {"cli", "integrations"},
     {"__main__"},
 ]

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ class StoredTensor:
     dtype: str  # in safetensors' words: "I32", "F16"
     shape: tuple[int, ...]
     view: Any  # what safetensors reads from when indexed
+
+    @property
+    def nbytes(self) -> int:
+        bits = re.search(r"\d+", self.dtype)
+        return prod(self.shape) * (int(bits[0]) if bits else 8) // 8  # BOOL has no number
 
     def check(self, dtypes: tuple[str, ...], shape: tuple[int | None, ...], meaning: str) -> None:
         """Refuses other dtypes and shapes; None stands for any positive size, and ``meaning`` is

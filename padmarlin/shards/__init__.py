@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Repacked shards: every rank's part of every layer, written once, so that workers only read."""
+
+from padmarlin.shards.axes import cut_axis, why_whole
+from padmarlin.shards.repack import repack_checkpoint
+from padmarlin.shards.work import Progress
+
+__all__ = ["Progress", "cut_axis", "repack_checkpoint", "why_whole"]
