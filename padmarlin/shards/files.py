@@ -65,7 +65,7 @@ def write_safetensors(path: Path, tensors: list[Outgoing]) -> None:
             written = 0
             for chunk in tensor.chunks():
                 data = chunk.contiguous().flatten().view(torch.uint8).numpy()
-                stream.write(memoryview(data))
+                stream.write(data.data)
                 written += data.nbytes
             assert written == tensor.nbytes, f"{tensor.name}: {written} of {tensor.nbytes} bytes"
 

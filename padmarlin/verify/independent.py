@@ -73,10 +73,13 @@ class Layer:
     symmetric: bool  # compressed-tensors without zero points
     plus_one: bool  # GPTQ version 1
     groups: Array  # (k): the group of each row
+    rounding: str | None = None  # what the weights are rounded to, if not what `dtype` says
 
     @property
     def dtype(self) -> str:
         """What the weights are rounded to: the dtype of the scales, "F16" where that is F32."""
+        if self.rounding is not None:
+            return self.rounding
         stored = self.files.entry(f"{self.name}.{self._scales}").dtype
         return "F16" if stored == "F32" else stored
 
