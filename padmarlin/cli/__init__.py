@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from padmarlin import __version__
-from padmarlin.cli import env, plan
+from padmarlin.cli import env, plan, repack, verify
 from padmarlin.cli.manners import Verbs
 
 app = typer.Typer(
@@ -41,6 +41,10 @@ def _options(
 
 # The verbs, in the order of --help.
 app.command("plan", short_help="What tensor parallelism makes of a model.")(plan.command)
+app.command("repack", short_help="Repack a checkpoint for N ranks.")(repack.command)
+app.command("verify", short_help="Run every layer over N ranks against a reference.")(
+    verify.command
+)
 app.command("env", short_help="Print versions, devices and what was compiled.")(env.command)
 
 
