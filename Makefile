@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# make demo | test | gates | test-gpu | sanitize | lint | format | clean.
+# make demo | test | test-asan | test-race | test-mutants | gates | test-gpu | sanitize | lint |
+#      format | clean.
 # Everything happens in .venv; the first run creates it.
 # TORCH= chooses the torch requirement, PYTHON= the interpreter, VENV= the environment.
 # PADMARLIN_CUDA=OFF, TORCH_CUDA_ARCH_LIST, MAX_JOBS and NVCC_THREADS reach the build.
@@ -21,7 +22,7 @@ CHOICES   := $(VENV)/choices
 BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt \
                 $(shell find build_backend cmake csrc -type f -not -name '*.pyc')
 
-.PHONY: demo test gates test-gpu sanitize lint format clean FORCE
+.PHONY: demo test test-asan test-race test-mutants gates test-gpu sanitize lint format clean FORCE
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -29,6 +30,17 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@$(BIN)/python -m pytest -n $(JOBS) -q
+
+# The kernels on the CPU, in programs of their own: memory errors, races, planted bugs.
+test-asan: $(INSTALLED)
+	@JOBS=$(JOBS) $(BIN)/python -m tests.standalone asan
+
+test-race: $(INSTALLED)
+	@JOBS=$(JOBS) $(BIN)/python -m tests.standalone tsan
+	@JOBS=$(JOBS) $(BIN)/python -m tests.mutants tsan
+
+test-mutants: $(INSTALLED)
+	@JOBS=$(JOBS) $(BIN)/python -m tests.mutants
 
 # Registers, spills, shared memory, instructions of every kernel against the committed budget.
 gates: $(INSTALLED)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each primitive of csrc/cuda/ptx: the host twin and, where there is a GPU, the device, held
 against what the PTX ISA says and against each other. Seeds are stated where they are used.
-
-Not here: TMA and mbarriers, whose primitives come with the kernel that uses them.
 """
 
 from __future__ import annotations
@@ -214,6 +212,26 @@ def test_copies_arrive_at_the_wait_and_the_barrier(side: Side, blocks: int) -> N
     values = np.random.default_rng(6).integers(0, 255, 1024 * blocks, np.uint8)
     expected = values.reshape(blocks, 64, 16)[:, ::-1].reshape(-1)
     np.testing.assert_array_equal(side.reverse(values), expected)
+
+
+@pytest.mark.parametrize("x", [-64, -48, -8, -1, 0, 3, 40, 90, 101])
+@pytest.mark.parametrize("y", [-17, -2, 0, 9, 20])
+def test_tma_fills_with_zeros_what_lies_outside(side: Side, x: int, y: int) -> None:
+    """Negative corners are a front pad, corners near the end the tails of K and M. The box lies
+    swizzled: 16-byte chunk c of row r at chunk c ^ r % 8. Seed 11; columns past the tensor's 100,
+    up to the pitch, hold NaN patterns that must not arrive."""
+    if isinstance(side, Device) and torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip("TMA exists from compute capability 9.0 on")
+    rows, columns = 21, 100
+    matrix = np.full((rows, 104), 0xFFFF, np.uint16)
+    matrix[:, :columns] = np.random.default_rng(11).integers(1, 0x7000, (rows, columns))
+    outside = np.zeros((rows + 64, columns + 256), np.uint16)
+    outside[32 : 32 + rows, 128 : 128 + columns] = matrix[:, :columns]
+    expected = outside[32 + y : 48 + y, 128 + x : 192 + x].reshape(16, 8, 8)
+    got = side.tma_tile(matrix, columns, x, y).reshape(16, 8, 8)
+    for row in range(16):
+        unswizzled = got[row, np.arange(8) ^ row % 8]
+        assert np.array_equal(unswizzled, expected[row]), (x, y, row)
 
 
 # ---- arithmetic, bit for bit, signs of zero and NaN included

@@ -262,6 +262,13 @@ def test_a_correct_grid_is_correct_under_every_schedule(schedule: tuple[int, str
     np.testing.assert_array_equal(out, reversed_chunks(values, 6))
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_thread_that_polls_lets_the_others_go(schedule: tuple[int, str, int]) -> None:
+    values = np.random.default_rng(10).integers(0, 256, 1024, np.uint8)
+    out = native.reverse(values, fault=Fault.SPIN, options=options(*schedule))
+    np.testing.assert_array_equal(out, reversed_chunks(values, 1))
+
+
 @pytest.mark.parametrize("width", [4, 8, 16])
 @pytest.mark.parametrize("delivery", ["eager", "late", "random"])
 def test_partial_copies_fill_with_zeros(width: int, delivery: str) -> None:
@@ -298,6 +305,9 @@ def test_a_missing_barrier_is_seen_under_every_schedule() -> None:
         (Fault.DIVERGENCE, r"thread \d+: divergence: at \w+ while other lanes wait in \w+"),
         (Fault.DEADLOCK, r"deadlock: (?s:.*)threads 32\.\.63: lanes 0xffff0000 wait at bar_sync; "
          r"lanes 0x0000ffff wait in ldmatrix_x4"),
+        (Fault.EXIT_WITH_COPIES, r"block \(0, 0\) thread \d+: exits with 1 cp.async copies that no "
+         r"wait_group has covered"),
+        (Fault.LIVELOCK, r"block \(0, 0\) thread 37: livelock: \d+ instructions without"),
         (Fault.MISALIGNED_SHARED, r"thread 37: cp_async: shared address 600 is misaligned"),
         (Fault.SHARED_OUT_OF_RANGE, r"thread 37: cp_async: shared address 1024 \+ 16 bytes is out"),
         (Fault.MISALIGNED_GLOBAL, r"thread 37: cp_async: misaligned global address"),

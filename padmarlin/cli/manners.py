@@ -77,6 +77,6 @@ def bad_input_refused() -> Iterator[None]:
 
 def console() -> Console:
     """Where tables go: no colours and 100 columns when piped, at most 100 in a terminal."""
-    found = Console(highlight=False)
-    width = min(found.width, WIDTH) if found.is_terminal else WIDTH
-    return Console(highlight=False, width=width, soft_wrap=False)
+    is_terminal = sys.stdout.isatty()
+    width = min(Console().width, WIDTH) if is_terminal else WIDTH
+    return Console(highlight=False, width=width, force_terminal=is_terminal)

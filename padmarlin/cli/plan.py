@@ -24,7 +24,7 @@ _SHORT = {
     Outcome.WRONG: "[bold red]WRONG[/]",
     Outcome.UNKNOWN: "[cyan]unknown[/]",
 }
-_EVERYBODY = "every engine, padmarlin too"
+_EVERYBODY = "tensor parallelism as such"
 _AXES = {"k": "K is cut", "n": "N is cut", None: "every rank has all of it"}
 
 

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from padmarlin.cli.grouped import grouped
 from padmarlin.cli.manners import BAD_INPUT, CHECK_FAILED, bad_input_refused, complain, console
 from padmarlin.verify import LayerResult, RanksFailed, Report, verify_checkpoint
 
@@ -141,8 +142,8 @@ def _table(layers: tuple[LayerResult, ...]) -> Table:
 
 def _remarks(report: Report) -> list[str]:
     """What the table has no room for."""
-    whole = [layer for layer in report.layers if layer.not_cut is not None]
-    lines = [f"not cut: {escape(layer.name)}: {layer.not_cut}" for layer in whole]
+    whole = [(layer.name, layer.not_cut) for layer in report.layers if layer.not_cut is not None]
+    lines = [f"not cut: {escape(line)}" for line in grouped(whole)]
     faults = [escape(fault) for fault in report.faults]
     faults += [
         escape(f"{layer.name}: {fault}") for layer in report.layers for fault in layer.faults

@@ -10,7 +10,7 @@ from padmarlin.engines.cut import Cut
 from padmarlin.engines.fact import Engine, Evidence, Fact, Outcome
 from padmarlin.plan import MIN_THREAD_K, MIN_THREAD_N
 
-_SOURCE = "check_marlin_supports_shape in vLLM, SGLang and Aphrodite"
+_SOURCE = "check_marlin_supports_shape in vLLM and SGLang"
 
 
 def _refusal(*, n: bool, k: bool, groups: bool) -> Fact:

@@ -39,7 +39,7 @@ _CONFIGURATION = (
         lambda cut: _gptq(cut) and cut.reorders,
         Outcome.REFUSE,
         "GPTQ with desc_act and groups raises: act-order was removed, g_idx is dropped",
-        ">= 0.30.0; before, accepted where K was not cut",
+        ">= 0.30.0; 0.29.0 does not raise",
         Evidence.RUN,
         "vLLM#54809, RFC #48148; tried on 0.32.0",
     ),

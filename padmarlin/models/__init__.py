@@ -4,13 +4,12 @@
 Read from config.json and from the headers of safetensors files; no tensor is loaded.
 """
 
-from padmarlin.models.advice import Remedy
 from padmarlin.models.cuts import LayerCut, Padding
 from padmarlin.models.layers import LinearLayer, Part
 from padmarlin.models.plan import ModelPlan, plan_model
 from padmarlin.models.quantization import Quantization
 from padmarlin.models.read import Model, read_model
-from padmarlin.models.remedies import dividing_group_size, padded_intermediate_size
+from padmarlin.models.remedies import Remedy, dividing_group_size, padded_intermediate_size
 
 __all__ = [
     "LayerCut",

@@ -7,7 +7,8 @@ Names are the checkpoint's; the fused layer is called as engines call it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from padmarlin.models.config import Config
 from padmarlin.models.layers import EXPERT, LinearLayer, Part
@@ -135,11 +136,23 @@ def latent_attention(config: Config, prefix: str, layers: Layers) -> list[Linear
     ]
 
 
+class Width(NamedTuple):
+    """An intermediate size: `times` what the config's `key` says."""
+
+    size: int
+    key: str
+    times: int = 1
+
+
+def _width(config: Config, keys: tuple[str, ...]) -> Width:
+    return Width(config.size(*keys), config.first(*keys))
+
+
 def gated(
     prefix: str,
     role: str,
     hidden: int,
-    size: int,
+    width: Width,
     names: tuple[tuple[str, ...], str],
     layers: Layers,
     fused: str = "gate_up_proj",
@@ -147,29 +160,29 @@ def gated(
 ) -> list[LinearLayer]:
     """gate and up as one layer, and down. names: of the checkpoint's modules for both."""
     inputs, output = names
-    gate_up = (Part("gate", size), Part("up", size))
-    return [
-        LinearLayer(
-            f"{prefix}.{fused}",
-            f"{role}gate_up",
-            hidden,
-            gate_up,
-            "n",
-            layers=layers,
-            modules=tuple(f"{prefix}.{name}" for name in inputs),
-            experts=experts,
-        ),
-        LinearLayer(
-            f"{prefix}.{output}",
-            f"{role}down",
-            size,
-            (Part("down", hidden),),
-            "k",
-            modules=(f"{prefix}.{output}",),
-            layers=layers,
-            experts=experts,
-        ),
-    ]
+    size, key, times = width
+    gate_up = LinearLayer(
+        f"{prefix}.{fused}",
+        f"{role}gate_up",
+        hidden,
+        (Part("gate", size), Part("up", size)),
+        "n",
+        modules=tuple(f"{prefix}.{name}" for name in inputs),
+        layers=layers,
+        experts=experts,
+        size_key=key,
+        size_times=times,
+    )
+    down = replace(
+        gate_up,
+        name=f"{prefix}.{output}",
+        role=f"{role}down",
+        k=size,
+        parts=(Part("down", hidden),),
+        axis="k",
+        modules=(f"{prefix}.{output}",),
+    )
+    return [gate_up, down]
 
 
 def mlp(gate: str = "mlp.gate_proj", up: str = "mlp.up_proj", down: str = "mlp.down_proj") -> Block:
@@ -179,7 +192,7 @@ def mlp(gate: str = "mlp.gate_proj", up: str = "mlp.up_proj", down: str = "mlp.d
         prefix,
         "",
         config.size("hidden_size"),
-        config.size("intermediate_size"),
+        _width(config, ("intermediate_size",)),
         ((gate, up), down),
         layers,
         fused,
@@ -196,7 +209,7 @@ def fused_mlp(
         prefix,
         "",
         config.size("hidden_size"),
-        config.size(*size),
+        _width(config, size),
         ((gate_up,), down),
         layers,
         gate_up,
@@ -235,28 +248,31 @@ class Experts:
 
     def linear_layers(self, config: Config, prefix: str, layers: Layers) -> list[LinearLayer]:
         hidden = config.size("hidden_size")
-        size = config.size(*self.size)
+        width = _width(config, self.size)
         experts = config.size(*self.count, maximum=_MAX_EXPERTS)
         block = f"{prefix}.{self.block}"
         gate, up, down = self.names
         names = ((gate, up), down)
         found = [_router(f"{block}.gate", "router", hidden, experts, layers)]
         routed = f"{block}.experts.{EXPERT}"
-        found += gated(routed, "experts_", hidden, size, names, layers, experts=experts)
-        shared = self._shared_size(config, size)
-        if shared:
+        found += gated(routed, "experts_", hidden, width, names, layers, experts=experts)
+        shared = self._shared_width(config, width)
+        if shared.size:
             found += gated(f"{block}.{self.shared}", "shared_", hidden, shared, names, layers)
             if self.shared_gate:
                 gate = f"{block}.{self.shared_gate}"
                 found.append(_router(gate, "shared_gate", hidden, 1, layers))
         return found
 
-    def _shared_size(self, config: Config, size: int) -> int:
+    def _shared_width(self, config: Config, routed: Width) -> Width:
         if self.shared_size:
-            return config.count(*self.shared_size, default=0)
+            return Width(
+                config.count(*self.shared_size, default=0), config.first(*self.shared_size)
+            )
         if self.shared_count:
-            return config.count(*self.shared_count, default=0, maximum=1000) * size
-        return 0
+            times = config.count(*self.shared_count, default=0, maximum=1000)
+            return Width(times * routed.size, routed.key, times)
+        return Width(0, "")
 
 
 def _router(name: str, role: str, hidden: int, n: int, layers: Layers) -> LinearLayer:

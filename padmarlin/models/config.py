@@ -44,6 +44,10 @@ class Config:
         """Like `size`, and 0 is allowed."""
         return self._integer(keys, default, 0, maximum)
 
+    def first(self, *keys: str) -> str:
+        """The first of `keys` that is there, or the first of all."""
+        return next((key for key in keys if self.has(key)), keys[0])
+
     def text(self, key: str, default: str = "") -> str:
         value = self.values.get(key)
         if value is not None and not isinstance(value, str):
@@ -84,7 +88,7 @@ class Config:
         refuse(f"{key!r} in {self.source}", got, expected, remedy)
 
     def _integer(self, keys: tuple[str, ...], default: int | None, least: int, most: int) -> int:
-        key = next((key for key in keys if self.has(key)), keys[0])
+        key = self.first(*keys)
         value = self.values.get(key)
         if value is None and default is not None:
             return default

@@ -45,6 +45,8 @@ class LinearLayer:
     layers: tuple[int, ...] = ()
     experts: int = 0  # in each layer; 0: it is none of several experts
     quantized: bool = True  # as quantizers and engines do by default
+    size_key: str = ""  # an MLP's: the config's key that says its intermediate size
+    size_times: int = 1  # how many times that size it has (DeepSeek's shared experts)
 
     @property
     def n(self) -> int:

@@ -12,11 +12,12 @@ from typing import Any
 
 from padmarlin.engines import ENGINES, Verdict
 from padmarlin.errors import check_choice, check_group_size, check_int, refusal
-from padmarlin.models.advice import Remedy, advise
+from padmarlin.models.advice import advise
 from padmarlin.models.cuts import LayerCut, plan_layer
 from padmarlin.models.layers import LinearLayer
 from padmarlin.models.quantization import Quantization
 from padmarlin.models.read import Model, read_model
+from padmarlin.models.remedies import Remedy
 
 SCHEMA = "padmarlin.plan/1"
 DEFAULT_TP = (1, 2, 4, 8)

@@ -1,18 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes and groups that fit where a cut does not.
+"""What a remedy is, and the sizes and groups that fit where a cut does not.
 
-Pure functions of numbers; advice.py turns them into sentences about a model.
+Pure functions of numbers; padding.py and advice.py turn them into sentences about a model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from math import gcd, lcm
+from typing import Any
 
 from padmarlin.engines.cut import MARLIN_GROUPS
 from padmarlin.errors import check_group_size, check_int
 from padmarlin.layout import round_up
 from padmarlin.plan import MIN_THREAD_K
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Something to do, or that people say one should do."""
+
+    kind: str  # none, run, pad, group_size, tp, folklore
+    title: str
+    helps: bool
+    text: str
+    tp: tuple[int, ...] = ()  # at which tensor-parallel sizes it helps
+    size: int = 0  # pad: to this size; group_size: the group size
+    config_key: str = ""  # pad: what config.json calls that size
+    overhead: float = 0.0  # more memory for the quantized layers of the model, as a fraction
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "title": self.title,
+            "helps": self.helps,
+            "text": self.text,
+            "tp": list(self.tp),
+            "size": self.size,
+            "config_key": self.config_key,
+            "overhead": self.overhead,
+        }
 
 
 def padded_intermediate_size(
@@ -42,3 +70,8 @@ def dividing_group_size(
     """The largest of Marlin's group sizes of which every rank has whole ones; -1 if none is."""
     common = gcd(*sizes_per_rank)
     return max((choice for choice in choices if choice > 0 and common % choice == 0), default=-1)
+
+
+def listed(numbers: Iterable[int]) -> str:
+    """Numbers in a sentence: "2, 4, 8", or "none"."""
+    return ", ".join(map(str, numbers)) or "none"

@@ -3,6 +3,5 @@
 
 from padmarlin.shards.axes import cut_axis, why_whole
 from padmarlin.shards.repack import repack_checkpoint
-from padmarlin.shards.work import Progress
 
-__all__ = ["Progress", "cut_axis", "repack_checkpoint", "why_whole"]
+__all__ = ["cut_axis", "repack_checkpoint", "why_whole"]

@@ -16,12 +16,14 @@ import torch
 
 from padmarlin.checkpoint.reader import CheckpointReader
 from padmarlin.checkpoint.repacked import INDEX, REPACK_VERSION, Repacked
+from padmarlin.convert.checksums import verify_checksums
+from padmarlin.convert.job import Progress, Silent
 from padmarlin.errors import check_int, refusal
 from padmarlin.layout import FORMAT_VERSION
 from padmarlin.shards.axes import cut_axis, why_whole
 from padmarlin.shards.journal import open_journal
 from padmarlin.shards.refuse import refuse
-from padmarlin.shards.work import PlannedLayer, Progress, Silent, Work
+from padmarlin.shards.work import PlannedLayer, Work
 
 FILE_BYTES = 1 << 29
 """A file is closed as soon as it holds this much: what is gathered in memory stays near it."""
@@ -37,6 +39,7 @@ def repack_checkpoint(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     others: bool = True,
+    checksum: bool = False,
     file_bytes: int = FILE_BYTES,
     progress: Progress | None = None,
 ) -> Repacked:
@@ -53,6 +56,7 @@ def repack_checkpoint(
         dtype: of the weights, as for ``load_weight``.
         device: where layers are repacked.
         others: False leaves out the tensors that are not quantized.
+        checksum: verify the source's SHA256SUMS, if there is one, and write that of `out`.
         file_bytes: a file is closed when it holds that much.
 
     Raises:
@@ -63,6 +67,8 @@ def repack_checkpoint(
     check_int("repack", "file_bytes", file_bytes, 1)
     if dtype not in _DTYPES:
         raise TypeError(refusal("repack", "dtype", dtype, "torch.float16, torch.bfloat16 or None"))
+    if checksum:
+        verify_checksums(directory)
     reader = CheckpointReader(directory)
     layers = [_planned(reader, name, tp) for name in reader.layers()]
     if not layers:
@@ -74,6 +80,7 @@ def repack_checkpoint(
         "tp": tp,
         "dtype": _DTYPES[dtype],
         "others": others,
+        "checksum": checksum,
         "file_bytes": file_bytes,
         "source": [_identity(file) for file in sorted(directory.iterdir()) if file.is_file()],
     }
@@ -84,15 +91,16 @@ def repack_checkpoint(
             work = Work(
                 reader, target, journal, tp, layers, file_bytes, torch.device(device), dtype
             )
-            _finish(work, others, progress or Silent())
+            work.progress = progress or Silent()
+            _finish(work, others, checksum)
     finished = Repacked.read(target)
     assert finished is not None
     return finished
 
 
-def _finish(work: Work, others: bool, progress: Progress) -> None:
+def _finish(work: Work, others: bool, checksum: bool) -> None:
     try:
-        work.run(others, progress)
+        work.run(others, checksum)
     except OSError as error:
         _refuse_disk(error, work.target)
     except ValueError:

@@ -7,15 +7,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from padmarlin.checkpoint.reader import CheckpointReader
 from padmarlin.checkpoint.repacked import INDEX, REPACK_VERSION
+from padmarlin.convert.checksums import CHECKSUMS, write_checksums
+from padmarlin.convert.job import Progress, Silent
 from padmarlin.layout import FORMAT_VERSION, TILE, round_up
 from padmarlin.partition import Shard
 from padmarlin.shards.files import Outgoing, copy_file, write_safetensors, write_text
@@ -23,25 +25,7 @@ from padmarlin.shards.journal import Journal
 from padmarlin.shards.refuse import refuse
 
 _CHUNK_BYTES = 1 << 26
-_NOT_COPIED = (".safetensors", ".safetensors.index.json")
-
-
-class Progress(Protocol):
-    """Is told how far a repack is, in bytes as estimated beforehand."""
-
-    def start(self, total_bytes: int) -> None: ...
-
-    def advance(self, file: str, done_bytes: int) -> None: ...
-
-
-class Silent:
-    """Nobody is told."""
-
-    def start(self, total_bytes: int) -> None:
-        pass
-
-    def advance(self, file: str, done_bytes: int) -> None:
-        pass
+_NOT_COPIED = (".safetensors", ".safetensors.index.json", CHECKSUMS)
 
 
 @dataclass(frozen=True)
@@ -84,12 +68,11 @@ class Work:
     file_bytes: int
     device: torch.device
     dtype: torch.dtype | None
-    progress: Progress = Silent()  # noqa: RUF009 - it holds nothing
+    progress: Progress = field(default_factory=Silent)
 
-    def run(self, others: bool, progress: Progress) -> None:
+    def run(self, others: bool, checksum: bool) -> None:
         """Everything that the journal does not have yet."""
-        self.progress = progress
-        progress.start(self._check_disk(others))
+        self.progress.start(self._check_disk(others))
         places: Places = {}
         for rank in range(self.tp):
             parts = [self._part(layer, rank) for layer in self.layers if layer.axis is not None]
@@ -99,11 +82,21 @@ class Work:
         copied: Places = {}
         if others:
             self._write_set("other", [self._copied(n) for n in self.reader.others()], copied)
-        for file in sorted(self.reader.directory.iterdir()):
-            if file.is_file() and not file.name.endswith(_NOT_COPIED):
-                copy_file(file, self.target / file.name)
+        copies = self._copy_small_files()
+        if checksum:
+            made = {file for files in [*places.values(), *copied.values()] for file in files}
+            sums = write_checksums(self.target, sorted([*made, *copies]))
+            write_text(self.target / CHECKSUMS, sums)
         write_text(self.target / INDEX, json.dumps(self._index(places, copied), indent=1) + "\n")
         self.journal.remove()
+
+    def _copy_small_files(self) -> list[str]:
+        """Everything in the directory that holds no tensors; its name there."""
+        names = [file.name for file in sorted(self.reader.directory.iterdir()) if file.is_file()]
+        kept = [name for name in names if not name.endswith(_NOT_COPIED)]
+        for name in kept:
+            copy_file(self.reader.directory / name, self.target / name)
+        return kept
 
     def _check_disk(self, others: bool) -> int:
         """About how many bytes there will be; refuses where those not written will not fit."""

@@ -99,6 +99,18 @@ def _same(old: Array, new: Array, here: slice, there: slice | None) -> bool:
     return bool(np.array_equal(old[there], new[here]))
 
 
+def plain_layers(
+    a: Checkpoint, b: Checkpoint, names: list[str]
+) -> Iterator[tuple[str, tuple[Axis, Axis]]]:
+    """(layer, how its rows and its columns grew) of each that is not quantized."""
+    for name in names:
+        layer, _, kind = name.rpartition(".")
+        if kind == "weight" and name in a.files and name in b.files:
+            old, new = a.files.entry(name).shape, b.files.entry(name).shape
+            if len(old) == len(new) == 2:
+                yield layer, (Axis(old[1], new[1]), Axis(old[0], new[0], halves(layer)))
+
+
 def compare_sizes(grown: dict[str, tuple[Axis, Axis]]) -> Iterator[str]:
     """`grown`: (rows, columns) of each layer. What grows in a block's producers must grow in its
     consumer."""

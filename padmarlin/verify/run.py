@@ -20,7 +20,12 @@ from padmarlin.verify.extension import Axis, Extended, halves
 from padmarlin.verify.files import refuse
 from padmarlin.verify.independent import Checkpoint, Layer
 from padmarlin.verify.logits import compare_logits
-from padmarlin.verify.others import compare_configs, compare_sizes, compare_tensors
+from padmarlin.verify.others import (
+    compare_configs,
+    compare_sizes,
+    compare_tensors,
+    plain_layers,
+)
 from padmarlin.verify.rank import LayerTask, Subject
 from padmarlin.verify.ranks import Group, choose_backend, run_ranks
 from padmarlin.verify.report import LayerResult, Report
@@ -228,21 +233,14 @@ def _padded_tasks(
     faults += [f"layer {name} of B is not quantized in A" for name in b.layers if name not in names]
     others = sorted(set(a.others) | set(b.others))
     faults += compare_tensors(a, b, others)
+    grown |= plain_layers(a, b, others)
     faults += compare_sizes(grown)
-    faults += compare_configs(a, b, set(_sizes(a, b, grown)))
+    faults += compare_configs(a, b, set(_sizes(grown)))
     return tasks, {"faults": tuple(faults), "notes": (), "tensors_compared": len(others)}
 
 
-def _sizes(
-    a: Checkpoint, b: Checkpoint, grown: dict[str, tuple[Axis, Axis]]
-) -> Iterator[tuple[int, int]]:
-    """(old, new) of every axis that grew, of plain tensors too."""
+def _sizes(grown: dict[str, tuple[Axis, Axis]]) -> Iterator[tuple[int, int]]:
+    """(old, new) of every inner size that grew."""
     for rows, columns in grown.values():
         yield rows.old, rows.new
         yield columns.old // columns.parts, columns.new // columns.parts
-    for name in set(a.others) & set(b.others):
-        parts = halves(name.rpartition(".")[0])
-        for old, new in zip(a.files.entry(name).shape, b.files.entry(name).shape, strict=False):
-            if old != new:
-                yield old, new
-                yield old // parts, new // parts

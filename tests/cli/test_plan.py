@@ -41,7 +41,7 @@ def test_qwen2_72b(qwen: str) -> None:
     assert "29568 x 8192; K is cut, 80 of them" in text
     assert "2 14784 x 8192 refuses [4] WRONG [5] WRONG [6] 14784 x 8192 4" in text
     assert "K per rank 14784 is 115.5 groups of 128" in text
-    assert "pad to intermediate size 29696" in text
+    assert "padmarlin pad intermediate_size 29568 -> 29696" in text
     assert "already padded to 29696" in text
     assert "does not help here --enforce-eager" in text
     assert "not quantized, so not planned" not in text  # its lm_head is tied here
@@ -120,7 +120,7 @@ def test_real_checkpoints(directory: Path) -> None:
 def test_impossible_cuts_are_explained(tmp_path: Path) -> None:
     text = words(run(str(write(tmp_path, CONFIGS["qwen2.5-0.5b"])), "--tp", "4").output)
     assert "4 impossible [1] - - - -" in text
-    assert "every engine, padmarlin too:" in text
+    assert "tensor parallelism as such:" in text
     assert "4 ranks cannot share the 896 columns = 14 heads of q equally" in text
 
 

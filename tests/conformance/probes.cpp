@@ -7,7 +7,9 @@
 #include "../probes/pipeline.cuh"
 #include "../probes/policy_copy.cuh"
 #include "../probes/primitives.cuh"
+#include "../probes/tma_tile.cuh"
 #include "launch.h"
+#include "tensor_map.h"
 
 #define PADMARLIN_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -113,6 +115,16 @@ PADMARLIN_EXPORT const char* probe_policy_copy(int threads, const uint4* in, uin
 PADMARLIN_EXPORT const char* probe_reverse(int blocks, const uint8_t* in, uint8_t* out) {
   return launch("reverse_probe", blocks, probes::kReverseThreads, probes::kReverseSharedBytes,
                 probes::reverse_probe<probes::Fault::kNone>, in, out, blocks);
+}
+
+PADMARLIN_EXPORT const char* probe_tma_tile(int columns, int rows, int pitch_bytes, int x, int y,
+                                            const uint16_t* in, uint4* out) {
+  ptx::TensorMap map;
+  const char* refused =
+      conformance::make_tensor_map(in, columns, rows, pitch_bytes, probes::kTmaRows, map);
+  if (refused) return refused;
+  return launch("tma_tile_probe", 1, kWarp, probes::kTmaSharedBytes, probes::tma_tile_probe, map, x,
+                y, out);
 }
 
 // ---- arithmetic

@@ -78,6 +78,14 @@ class Side:
         assert values.size % 1024 == 0
         return self._call("reverse", values.size // 1024, values, out=np.empty_like(values))
 
+    def tma_tile(self, matrix: Array, columns: int, x: int, y: int) -> Array:
+        """The (16, 64) box at column x, row y of a (rows, >= columns) matrix of 16 bits, as it lies
+        in shared memory."""
+        rows, pitch = matrix.shape
+        assert pitch * 2 % 16 == 0
+        arguments = (columns, rows, 2 * pitch, x, y, matrix.astype(np.uint16))
+        return self._call("tma_tile", *arguments, out=np.empty((16, 64), np.uint16))
+
     # ---- arithmetic on arrays of registers
 
     def map(self, name: str, half: bool, *operands: Array) -> Array:

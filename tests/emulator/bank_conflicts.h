@@ -23,10 +23,15 @@ int extra_wavefronts(const LaneAddresses& addresses, uint32_t active, int bytes)
 class AccessLog {
  public:
   void add(const char* instruction, const void* site, int lane, uint32_t address, int bytes);
+  // A lane that goes round in a loop, waiting for another: no straight code accesses shared memory
+  // so often between two rendezvous.
+  bool is_full() const { return accesses_.size() >= kMaxAccesses; }
   // Counts what was logged, forgets it.
   void settle(Statistics& statistics);
 
  private:
+  static constexpr size_t kMaxAccesses = 256;
+
   struct Access {
     const char* instruction;
     const void* site;

@@ -9,6 +9,7 @@
 namespace padmarlin::emulator {
 
 void rendezvous(const char* instruction, void* operands, void (*execute)(Warp&)) {
+  const Unobserved unobserved;
   Thread& thread = running_thread();
   Warp& warp = *thread.warp;
   if (warp.exited) {
@@ -26,12 +27,27 @@ void rendezvous(const char* instruction, void* operands, void (*execute)(Warp&))
   if (warp.in_instruction != kAllLanes) return suspend();
   warp.in_instruction = 0;
   warp.ready = kAllLanes;
+  note_progress();
   settle_accesses(warp);
   execute(warp);
   maybe_preempt();
 }
 
-void bar_sync() {
+namespace {
+
+void release_block(Block& block) {
+  block.threads_at_barrier = 0;
+  ++block.barriers_passed;
+  note_progress();
+  for (Warp& warp : block.warps) {
+    warp.at_barrier = 0;
+    warp.ready = kAllLanes;
+    settle_accesses(warp);
+  }
+}
+
+void wait_at_barrier() {
+  const Unobserved unobserved;
   Thread& thread = running_thread();
   Block& block = *thread.block;
   if (block.live_threads != machine->shape.threads) {
@@ -41,13 +57,18 @@ void bar_sync() {
   thread.warp->at_barrier |= lane;
   thread.warp->ready &= ~lane;
   if (++block.threads_at_barrier < machine->shape.threads) return suspend();
-  block.threads_at_barrier = 0;
-  for (Warp& warp : block.warps) {
-    warp.at_barrier = 0;
-    warp.ready = kAllLanes;
-    settle_accesses(warp);
-  }
+  release_block(block);
   maybe_preempt();
+}
+
+}  // namespace
+
+void bar_sync() {
+  Block& block = *running_thread().block;
+  char* const order = &block.barrier[block.barriers_passed % 2];
+  release(order);
+  wait_at_barrier();
+  acquire(order);
 }
 
 // ---- ldmatrix
@@ -123,6 +144,7 @@ void execute_mma(Warp& warp) {
 
 void ldmatrix_x4(uint32_t (&fragment)[4], const void* row) {
   const uint32_t address = check_shared("ldmatrix_x4", row, kRowBytes);
+  declare_read(row, kRowBytes);
   LdmatrixOperands operands{fragment, static_cast<const uint8_t*>(row), address};
   rendezvous("ldmatrix_x4", &operands, execute_ldmatrix);
 }

@@ -13,6 +13,7 @@
 #include "core/layout.h"
 #include "fiber.h"
 #include "runtime.h"
+#include "sanitizers.h"
 
 namespace padmarlin::emulator {
 
@@ -21,12 +22,13 @@ struct Block;
 
 constexpr uint32_t kAllLanes = ~uint32_t{0};
 
-// A cp.async whose bytes have not arrived.
+// A cp.async that no wait_group has covered yet.
 struct AsyncCopy {
   void* shared;
   const void* global;
   int bytes, source_bytes;
   int64_t group;  // of this thread, counted from 0
+  bool arrived;   // its bytes already are where they belong
 };
 
 struct Thread {
@@ -59,6 +61,10 @@ struct Block {
   std::vector<Warp> warps;
   std::unique_ptr<uint8_t[], FreeDeleter> shared;
   int live_threads, threads_at_barrier = 0;
+  // What the barrier orders, for ThreadSanitizer. Two places, in turns: a thread that is already at
+  // the next barrier must not be seen by one that has not left this one.
+  char barrier[2];
+  int64_t barriers_passed = 0;
 };
 
 // xorshift64*: the schedule must be the same everywhere, so no std::uniform_int_distribution.
@@ -88,6 +94,7 @@ struct Machine {
   Thread* running = nullptr;  // null: the launcher
   std::string error;          // the first one ends the launch
   Statistics statistics;
+  int64_t idle_steps = 0;  // since the last progress (count_step)
 
   bool seeded() const { return options.seed != 0; }
 };
@@ -101,6 +108,12 @@ inline Thread& running_thread() { return *machine->running; }
 
 // Runs other threads until somebody makes this one ready again.
 void suspend();
+
+// Called by every instruction that a loop may spin on. Ends the launch as a livelock if threads
+// have executed very many of them without one leaving a barrier, a warp-wide instruction or the
+// kernel; lets the others go first long before that.
+void count_step();
+inline void note_progress() { machine->idle_steps = 0; }
 
 // With a seed: now and then lets other threads go first. Called wherever a thread touches what
 // others may touch too.

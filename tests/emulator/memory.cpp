@@ -26,6 +26,9 @@ uint32_t check_shared(const char* instruction, const void* pointer, int bytes) {
 void access_shared(const char* instruction, const void* pointer, int bytes) {
   Thread& thread = running_thread();
   const uint32_t address = check_shared(instruction, pointer, bytes);
+  const Unobserved unobserved;
+  count_step();
+  if (thread.warp->accesses.is_full()) settle_accesses(*thread.warp);
   // The twins are inlined, so this is the place in the kernel, the same for all lanes.
   const void* const site = __builtin_return_address(0);
   thread.warp->accesses.add(instruction, site, thread.lane, address, bytes);

@@ -32,7 +32,25 @@ void switch_to(Thread* next) {
   Thread* const previous = machine->running;
   if (next == previous) return;
   machine->running = next;
-  switch_fiber(fiber_of(previous), fiber_of(next));
+  const bool previous_ends = previous && previous->warp->exited >> previous->lane & 1;
+  switch_fiber(fiber_of(previous), fiber_of(next), previous_ends);
+}
+
+// The first ready thread after the running one, round and round: everyone's turn comes.
+Thread* next_in_turn() {
+  const auto& warps = machine->warps;
+  const Thread& thread = *machine->running;
+  const auto own = std::find(warps.begin(), warps.end(), thread.warp);
+  const auto ready_from = [](const Warp& warp, int lane) -> Thread* {
+    const uint32_t ready = lane < kWarp ? warp.ready >> lane << lane : 0;
+    return ready ? warp.lanes[std::countr_zero(ready)] : nullptr;
+  };
+  if (Thread* next = ready_from(**own, thread.lane + 1)) return next;
+  const size_t count = warps.size(), first = own - warps.begin();
+  for (size_t i = 1; i <= count; ++i) {
+    if (Thread* next = ready_from(*warps[(first + i) % count], 0)) return next;
+  }
+  return nullptr;
 }
 
 Thread* choose_lane(const Warp& warp) {
@@ -65,9 +83,14 @@ void retire(Thread& thread) {
     fail(std::string("exits while lanes of its warp wait in ") + warp.instruction);
   }
   if (thread.block->threads_at_barrier) fail("exits while threads of its block wait at bar_sync");
+  if (!thread.copies.empty()) {
+    fail("exits with " + std::to_string(thread.copies.size()) +
+         " cp.async copies that no wait_group has covered");
+  }
   const uint32_t lane = 1u << thread.lane;
   warp.ready &= ~lane;
   warp.exited |= lane;
+  note_progress();
   --thread.block->live_threads;
   if (warp.exited == kAllLanes) settle_accesses(warp);
 }
@@ -75,11 +98,15 @@ void retire(Thread& thread) {
 // The first frame of every fiber. Exceptions stop here: no unwinder can go further, and the
 // launcher rethrows on its own stack.
 void run_thread() {
+  fiber_started();
   Thread& thread = running_thread();
   try {
     machine->kernel();
+    release(thread.block);
+    const Unobserved unobserved;
     retire(thread);
   } catch (const std::exception& error) {
+    const Unobserved unobserved;
     machine->error = at_thread(thread) + error.what();
   }
   const bool block_done = thread.block->live_threads == 0;
@@ -96,20 +123,23 @@ void start_block(int x, int y) {
   block->y = y;
   block->live_threads = shape.threads;
 
-  const size_t bytes = round_up(std::max<size_t>(shape.shared_bytes, 1), kSharedAlignment);
-  block->shared.reset(static_cast<uint8_t*>(std::aligned_alloc(kSharedAlignment, bytes)));
-  std::memset(block->shared.get(), kPoison, bytes);
+  // Exactly as many bytes as the kernel has: AddressSanitizer guards what follows.
+  const size_t bytes = std::max<size_t>(shape.shared_bytes, 1);
+  void* shared = nullptr;
+  if (posix_memalign(&shared, kSharedAlignment, bytes) != 0) throw std::bad_alloc();
+  block->shared.reset(static_cast<uint8_t*>(shared));
+  std::memset(shared, kPoison, bytes);
 
   block->threads.resize(shape.threads);
   block->warps.resize(shape.threads / kWarp);
   for (int i = 0; i < shape.threads; ++i) {
     Thread& thread = block->threads[i];
-    thread.fiber = make_fiber(run_thread);
     thread.block = block.get();
     thread.warp = &block->warps[i / kWarp];
     thread.index = i;
     thread.lane = i % kWarp;
     thread.warp->lanes[thread.lane] = &thread;
+    thread.fiber = make_fiber(run_thread, at_thread(thread).c_str());
   }
   for (int i = 0; i < static_cast<int>(block->warps.size()); ++i) {
     block->warps[i].block = block.get();
@@ -120,6 +150,7 @@ void start_block(int x, int y) {
 }
 
 void end_block(Block& block) {
+  acquire(&block);
   for (Thread& thread : block.threads) recycle_fiber(thread.fiber);
   std::erase_if(machine->warps, [&](const Warp* warp) { return warp->block == &block; });
 }
@@ -208,6 +239,19 @@ void fail(const std::string& message) { throw std::runtime_error(message); }
 
 void suspend() { switch_to(choose_thread()); }
 
+void count_step() {
+  // A block takes some ten thousand steps from its start to its first barrier, which ends the
+  // copies of three stages; 2^22 are the steps of some four hundred such blocks, in a fraction of
+  // a second.
+  constexpr int64_t kMaxIdleSteps = 1 << 22, kStepsPerTurn = 1 << 12;
+  const int64_t step = ++machine->idle_steps;
+  if (step > kMaxIdleSteps) {
+    fail("livelock: " + std::to_string(kMaxIdleSteps) +
+         " instructions without a barrier or a warp-wide instruction completed");
+  }
+  if (step % kStepsPerTurn == 0) switch_to(next_in_turn());
+}
+
 void maybe_preempt() {
   constexpr uint32_t kAccessesPerPreemption = 16;
   if (machine->seeded() && machine->random.one_in(kAccessesPerPreemption)) suspend();
@@ -218,6 +262,7 @@ Statistics launch(const LaunchShape& shape, const LaunchOptions& options,
   check_shape(shape);
   Machine launched{shape, options, kernel};
   machine = &launched;
+  launched.launcher = this_thread_as_fiber();
   run_grid();
   for (const auto& block : launched.blocks) end_block(*block);
   machine = nullptr;
@@ -231,4 +276,20 @@ int tid_x() { return running_thread().index; }
 int ctaid_x() { return running_thread().block->x; }
 int ctaid_y() { return running_thread().block->y; }
 
+#if defined(__SANITIZE_ADDRESS__)
+
+// AddressSanitizer's own report does not know of blocks and threads.
+static void name_running_thread() {
+  if (!machine || !machine->running) return;
+  std::fprintf(stderr, "%s: %sthe sanitizer's report is about this thread\n", machine->shape.kernel,
+               at_thread(*machine->running).c_str());
+}
+
+#endif
+
 }  // namespace padmarlin::emulator
+
+#if defined(__SANITIZE_ADDRESS__)
+void __asan_on_error() { padmarlin::emulator::name_running_thread(); }
+void __ubsan_on_report() { padmarlin::emulator::name_running_thread(); }
+#endif

@@ -70,6 +70,18 @@ def test_qwen2_72b_remedies(tmp_path: Path) -> None:
     assert remedy(found, "pipeline").helps
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_other_groups_are_whole_everywhere(name: str, tmp_path: Path) -> None:
+    found = planned(tmp_path, name)
+    for remedy in remedies(found, "group_size"):
+        again = planned(tmp_path, name, tp=remedy.tp, group_size=remedy.size)
+        assert all(cut.problem or cut.cut.whole_groups for cut in again.cuts), remedy.title
+        taken = [e for e in ENGINES if ENGINES[e].title in remedy.text]
+        assert remedy.helps == bool(taken)
+        for engine in taken:
+            assert all(cut.problem for cut in again.failures(engine)), (remedy.title, engine)
+
+
 def test_the_padded_model_has_nothing_to_do(tmp_path: Path) -> None:
     padded = QWEN2_72B | {"intermediate_size": 29696}
     found = plan_model(write(tmp_path, padded))
@@ -84,14 +96,16 @@ def test_padding_makes_every_cut_whole(name: str, tmp_path: Path) -> None:
     for pad in remedies(found, "pad"):
         if not pad.helps:
             continue
-        role = next(
-            layer for layer, _ in found.model.layers if pad.text.startswith(layer.pattern + ":")
-        )
-        for tp in pad.tp:
-            assert judge("marlin", Cut.of(pad.size, role.n, tp=tp)).works, (pad.title, tp)
-            for smaller in range(pad.size - tp, role.k - 1, -tp):
-                if smaller % tp == 0:
-                    assert not judge("marlin", Cut.of(smaller, role.n, tp=tp)).works
+        for layer, kind in found.model.layers:
+            if kind is None or layer.size_key != pad.config_key or layer.axis != "k":
+                continue
+            size = pad.size * layer.size_times
+            for tp in pad.tp:
+                assert judge("marlin", Cut.of(size, layer.n, tp=tp)).works, (pad.title, tp)
+                if layer.size_times == 1:
+                    smaller = range(pad.size - tp, layer.k - 1, -tp)
+                    cuts = [Cut.of(k, layer.n, tp=tp) for k in smaller if k % tp == 0]
+                    assert not any(judge("marlin", cut).works for cut in cuts), (pad.title, tp)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -112,7 +126,7 @@ def test_every_plan_is_consistent(name: str, tmp_path: Path) -> None:
 
 def test_heads_are_not_padded(tmp_path: Path) -> None:
     found = planned(tmp_path, "qwen2.5-0.5b", tp=(2,))
-    pad = remedy(found, "pad o")
+    pad = remedy(found, "o_proj")
     assert not pad.helps
     assert "heads" in pad.text
 
@@ -123,13 +137,34 @@ def test_several_paddings(tmp_path: Path) -> None:
     assert [(r.size, r.tp) for r in remedies(found, "pad")] == [(13824, (2, 4)), (14336, (8,))]
 
 
-def test_experts_are_padded_apart_from_the_shared_one(tmp_path: Path) -> None:
-    found = planned(tmp_path, "glm-4.5-air", tp=(2,))
-    texts = [r.text for r in remedies(found, "pad")]
+def test_sizes_are_padded_by_key(tmp_path: Path) -> None:
+    """Routed and shared experts have one key; two shared experts in one are twice as wide."""
+    found = planned(tmp_path, "deepseek-v2-lite", tp=(2,))
+    pads = {r.config_key: r for r in remedies(found, "pad")}
+    assert {key: r.size for key, r in pads.items()} == {
+        "intermediate_size": 11008,
+        "moe_intermediate_size": 1536,
+    }
+    moe = [
+        (layer, layer.count * layer.k * layer.n)
+        for layer, _ in found.model.layers
+        if layer.size_key == "moe_intermediate_size"
+    ]
+    shared = next(layer for layer, _ in moe if layer.role == "shared_down")
+    assert (shared.k, shared.size_times) == (2816, 2)
+    whole = sum(layer.count * layer.k * layer.n for layer, kind in found.model.layers if kind)
+    padding = sum(weights for _, weights in moe) * 128 / 1408
+    assert pads["moe_intermediate_size"].overhead == pytest.approx(padding / whole)
     assert "no fused MoE kernel yet" in remedies(found, "run")[0].text
-    assert any("mlp.experts" in text and "1408 -> 1536" in text for text in texts)
-    assert any("shared_experts" in text and "1408 -> 1536" in text for text in texts)
-    assert any("layers.0.mlp.down_proj" in text and "10944 -> 11008" in text for text in texts)
+
+
+def test_inferred_sizes_are_padded_too(tmp_path: Path) -> None:
+    source = next(path for path in REAL if path.name == "gptq4_g128_sym_i384")
+    config = json.loads((source / "config.json").read_text())
+    write(tmp_path, config | {"model_type": "novel"})
+    (tmp_path / "model.safetensors").symlink_to(source / "model.safetensors")
+    (pad,) = (r for r in remedies(plan_model(tmp_path, tp=(2,)), "pad") if r.helps)
+    assert pad.title == "padmarlin pad model.layers.0.mlp 384 -> 512"
 
 
 def test_ranks_that_cannot_share_heads(tmp_path: Path) -> None:
@@ -221,7 +256,7 @@ def test_json_shape(tmp_path: Path) -> None:
         "padded_k": 14784, "padded_n": 8192, "overhead": 0.0, "straddles": True, "exact": True,
     }  # fmt: skip
     assert list(found["remedies"][0]) == [
-        "kind", "title", "helps", "text", "tp", "size", "overhead",
+        "kind", "title", "helps", "text", "tp", "size", "config_key", "overhead",
     ]  # fmt: skip
 
 

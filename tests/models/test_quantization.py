@@ -147,7 +147,9 @@ def test_settings_beside_the_config(tmp_path: Path) -> None:
 def test_real_checkpoints(directory: Path) -> None:
     model = read_model(directory)
     common = model.scheme.common
-    assert f"gptq{common.bits}_g{common.group_size}_" in directory.name
+    method = {"awq": "awq", "compressed-tensors": "ct_w", "gptq": "gptq"}[common.method]
+    assert directory.name.startswith(f"{method}{common.bits}")
+    assert f"_g{common.group_size}_" in directory.name
     assert common.act_order == ("desc" in directory.name)
     assert common.sym == ("_sym_" in directory.name)
     assert [layer.role for layer, kind in model.layers if kind] == ["qkv", "o", "gate_up", "down"]

@@ -22,6 +22,9 @@ enum class Fault {
   kExitBeforeLdmatrix,  // one lane leaves, its warp waits for it
   kDivergence,          // half a warp at ldmatrix, half at mma
   kDeadlock,            // half a warp at ldmatrix, half at the barrier
+  kExitWithCopies,      // commits a copy and leaves
+  kSpin,                // no mistake: one thread polls for what another one will store
+  kLivelock,            // polls for what nobody stores
   kMisalignedShared,
   kSharedOutOfRange,
   kMisalignedGlobal,
@@ -48,6 +51,19 @@ PADMARLIN_DEVICE void fail_together(uint8_t* shared, int thread) {
   }
 }
 
+// Thread kFaultyThread goes round until the block's last thread has stored zeros.
+template <Fault kFault>
+PADMARLIN_DEVICE void poll(uint8_t* flag, int thread) {
+  if (thread == kFaultyThread) {
+    while (ptx::ld_shared_v4(flag).x != 0) {
+    }
+  }
+  if (kFault == Fault::kSpin && thread == kReverseThreads - 1) {
+    ptx::st_shared_v4(flag, uint4{0, 0, 0, 0});
+  }
+  ptx::bar_sync();
+}
+
 // Each block reverses its 64 chunks of 16 bytes, through shared memory. Grid (x, y).
 template <Fault kFault>
 __global__ void reverse_probe(const uint8_t* in, uint8_t* out, int grid_x) {
@@ -62,6 +78,8 @@ __global__ void reverse_probe(const uint8_t* in, uint8_t* out, int grid_x) {
                 kFault == Fault::kDeadlock) {
     fail_together<kFault>(shared, thread);
   }
+
+  if constexpr (kFault == Fault::kSpin || kFault == Fault::kLivelock) poll<kFault>(shared, thread);
 
   uint8_t* to = shared + 16 * thread;
   const uint8_t* from = in + 16 * (block * kReverseChunks + thread);
@@ -78,6 +96,14 @@ __global__ void reverse_probe(const uint8_t* in, uint8_t* out, int grid_x) {
   const int mirrored = kReverseChunks - 1 - thread;
   const uint4 chunk = ptx::ld_shared_v4(shared + 16 * mirrored);
   reinterpret_cast<uint4*>(out)[block * kReverseChunks + thread] = chunk;
+  if (kFault == Fault::kExitWithCopies) {
+    ptx::cp_async<16>(to, from, 16);
+    ptx::cp_async_commit_group();
+  }
+  if (kFault == Fault::kNoWait || kFault == Fault::kWaitTooWeak) {
+    ptx::bar_sync();  // everyone has read; now the copies may land
+    ptx::cp_async_wait_group<0>();
+  }
 }
 
 // kBytes of `in` per thread to shared memory and on to `out`; only `present` of them are read.

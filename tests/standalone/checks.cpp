@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+// The named tests: a few sharp cases for each thing a kernel must get right, and `ragged_*`, random
+// cases for every instance.
+#include "checks.h"
+
+namespace padmarlin::emulator {
+namespace {
+
+constexpr RepackKey kAwq{.packing = Packing::kAwq};
+constexpr GemmKey kHalf4;  // the cheapest kernel: what is tested does not depend on the instance
+constexpr GemmKey kBfloat164{.dtype = Dtype::kBfloat16};  // rounds sums of a few hundred units
+constexpr GemmKey kHalf4Rows32{.m_slices = 2};
+constexpr GemmKey kHalf4Rows64{.m_slices = 4};
+
+// One row of each scale group and whole column tiles, with the full rounding of the weight.
+std::vector<GemmCase> rounding(GemmKey kernel) {
+  std::vector<GemmCase> cases;
+  for (const Values values : {Values::kOneHot, Values::kIntegers}) {
+    cases.push_back({.kernel = kernel, .m = 16, .n = 72, .k = 150, .values = values});
+  }
+  return cases;
+}
+
+std::vector<GemmCase> sizes_of_m() {
+  std::vector<GemmCase> cases;
+  for (const int m : {1, 8, 15, 16, 17, 33}) {
+    cases.push_back({.m = m, .k = 100, .a_gap = 12});
+    cases.push_back({.m = m, .k = 99, .a_gap = 12});  // an odd pitch: element by element
+  }
+  for (const int m : {19, 32, 45}) cases.push_back({.kernel = kHalf4Rows32, .m = m, .k = 64});
+  for (const int m : {45, 70}) cases.push_back({.kernel = kHalf4Rows64, .m = m, .k = 64});
+  return cases;
+}
+
+std::vector<GemmCase> sizes_of_n() {
+  std::vector<GemmCase> cases;
+  for (const int n : {1, 2, 63, 64, 65, 130, 257}) {
+    cases.push_back({.m = 3, .n = n, .k = 64, .bias = true, .out_gap = 3});
+    cases.push_back({.m = 3, .n = n, .k = 64, .bias = true, .out_offset = 1, .out_gap = 4});
+  }
+  return cases;
+}
+
+std::vector<GemmCase> sizes_of_k() {
+  std::vector<GemmCase> cases;
+  for (const int k : {1, 2, 4, 7, 8, 63, 64, 65, 100, 130}) {
+    cases.push_back({.k = k, .a_gap = 16});
+    cases.push_back({.k = k, .a_gap = 16 + (k + 1) % 2});  // an odd pitch: element by element
+    cases.push_back({.k = k, .a_gap = static_cast<int>(round_up(k, 8)) + 8 - k});
+  }
+  return cases;
+}
+
+// Everything that decides the width of a copy: address, row pitch and front pad.
+std::vector<GemmCase> alignments_of_a() {
+  std::vector<GemmCase> cases;
+  for (const int front_pad : {0, 8, 4, 2, 1}) {
+    for (const int offset : {0, 8, 4, 2, 1}) {
+      for (const int gap : {0, 8, 4, 2, 1}) {
+        if (front_pad != 0 && offset != 0 && gap != 0) continue;
+        cases.push_back(
+            {.m = 6, .n = 64, .k = 96, .front_pad = front_pad, .a_offset = offset, .a_gap = gap});
+      }
+    }
+  }
+  return cases;
+}
+
+std::vector<Check> sharp_checks() {
+  return {
+      {"pipeline", {{.k = 448}, {.n = 300, .k = 448}, {.m = 19, .k = 260, .act_order = true}}},
+      {"pipeline_rows",
+       {{.kernel = kHalf4Rows32, .m = 19, .k = 330}, {.kernel = kHalf4Rows64, .m = 70, .k = 330}}},
+      {"m_tail", sizes_of_m()},
+      {"n_tail", sizes_of_n()},
+      {"k_tail", sizes_of_k()},
+      {"front_pad", {{.front_pad = 8}, {.front_pad = 16}, {.front_pad = 5}, {.front_pad = 60}}},
+      {"activation_alignment", alignments_of_a()},
+      {"act_order", {{.m = 18, .act_order = true}, {.k = 65, .group_size = 16, .act_order = true}}},
+      {"scale_rows", {{.group_size = 16}, {.group_size = 48}, {.k = 130, .front_pad = 40}}},
+      {"output_strides",
+       {{.n = 71, .out_offset = 1},
+        {.n = 72, .out_offset = 1, .out_gap = 2},
+        {.n = 72, .out_gap = 1}}},
+      {"bias",
+       {{.kernel = kBfloat164, .n = 71, .k = 450, .bias = true},
+        {.kernel = kBfloat164, .n = 65, .k = 450, .bias = true, .splits = 2}}},
+      {"tampered_tables",
+       {{.act_order = true, .tampered = true}, {.group_size = 16, .tampered = true}}},
+      {"split_k", {{.m = 3, .k = 448, .splits = 3}, {.m = 2, .k = 320, .bias = true, .splits = 2}}},
+      {"split_k_wide", {{.m = 2, .n = 600, .k = 128, .splits = 2}}},
+      {"reduction_order",
+       {{.kernel = {.dtype = Dtype::kBfloat16, .dequant = Dequant::kWide, .asymmetric = true},
+         .k = 192,
+         .splits = 3,
+         .values = Values::kOrdered}}},
+      {"symmetric_two_field", rounding({})},
+      {"asymmetric_two_field", rounding({.asymmetric = true})},
+      {"symmetric_one_field", rounding({.dequant = Dequant::kOneField})},
+      {"asymmetric_wide", rounding({.dequant = Dequant::kWide, .asymmetric = true})},
+      {"bfloat16_two_field", rounding({.dtype = Dtype::kBfloat16})},
+      {"bfloat16_wide",
+       rounding({.dtype = Dtype::kBfloat16, .dequant = Dequant::kWide, .asymmetric = true})},
+      {"eight_bits", rounding({.bits = 8, .dequant = Dequant::kOneField})},
+      {"eight_bits_asymmetric",
+       rounding({.bits = 8, .dequant = Dequant::kOneField, .asymmetric = true})},
+      {"eight_bits_wide", rounding({.bits = 8, .dequant = Dequant::kWide, .asymmetric = true})},
+      {"repack_four_bits",
+       {},
+       {{},
+        {.field_base = 0, .first_column = 5, .columns_behind = 2, .gap = 3, .pad_codes = true}}},
+      {"repack_eight_bits",
+       {},
+       {{.kernel = {.bits = 8}, .field_base = 0},
+        {.kernel = {.bits = 8}, .field_base = 0, .first_column = 1, .gap = 3, .pad_codes = true}}},
+      {"repack_awq",
+       {},
+       {{.kernel = kAwq}, {.kernel = kAwq, .first_column = 13, .gap = 1, .pad_codes = true}}},
+      {"repack_compressed_tensors",
+       {},
+       {{.kernel = {.packing = Packing::kCompressedTensors}},
+        {.kernel = {.packing = Packing::kCompressedTensors}, .first_column = 3, .gap = 2},
+        {.kernel = {.bits = 8, .packing = Packing::kCompressedTensors}, .field_base = 0}}},
+      {"repack_padding",
+       {},
+       {{.k = 64, .n = 1, .padded_k = 64, .columns_behind = 9, .pad_codes = true},
+        {.k = 1, .n = 65, .padded_k = 128},
+        {.k = 5, .n = 64, .padded_k = 64, .gap = 1, .pad_codes = true}}},
+      {"repack_tampered_tables",
+       {},
+       {{.pad_codes = true, .tampered = true},
+        {.kernel = kAwq, .pad_codes = true, .tampered = true}}},
+  };
+}
+
+// ---- random cases
+
+std::vector<GemmKey> all_kernels() {
+  std::vector<GemmKey> kernels;
+  for (const Dtype dtype : {Dtype::kHalf, Dtype::kBfloat16}) {
+    for (const int bits : {4, 8}) {
+      for (const Dequant dequant : {Dequant::kTwoField, Dequant::kOneField, Dequant::kWide}) {
+        for (const bool asymmetric : {false, true}) {
+          if (bits == 8 && dequant == Dequant::kTwoField) continue;
+          if (dequant == Dequant::kWide && !asymmetric) continue;
+          kernels.push_back({dtype, bits, dequant, asymmetric, 1});
+        }
+      }
+    }
+  }
+  // The other sizes of M: in as many kernels as show every stage layout.
+  for (const int m_slices : {2, 4}) {
+    kernels.push_back({.m_slices = m_slices});
+    kernels.push_back({.dtype = Dtype::kBfloat16,
+                       .bits = 8,
+                       .dequant = Dequant::kOneField,
+                       .asymmetric = true,
+                       .m_slices = m_slices});
+  }
+  return kernels;
+}
+
+std::string name_of(const GemmKey& kernel) {
+  const char* const kinds[] = {"two_field", "one_field", "wide"};
+  return std::string(kernel.dtype == Dtype::kHalf ? "half" : "bfloat16") + "_w" +
+         std::to_string(kernel.bits) + "_" + kinds[static_cast<int>(kernel.dequant)] +
+         (kernel.asymmetric ? "_zeros" : "") + "_m" + std::to_string(16 * kernel.m_slices);
+}
+
+std::string name_of(Packing packing) {
+  const char* const names[] = {"gptq", "awq", "compressed_tensors"};
+  return names[static_cast<int>(packing)];
+}
+
+GemmCase random_gemm(const GemmKey& kernel, uint32_t seed) {
+  uint32_t draw = 0;
+  const auto below = [&](uint32_t bound) { return static_cast<int>(mixed(seed, ++draw) % bound); };
+  GemmCase made{.kernel = kernel};
+  made.m = 1 + below(20 * kernel.m_slices);
+  made.n = 1 + below(below(4) ? 140 : 600);
+  made.k = 1 + below(below(4) ? 200 : 500);
+  made.group_size = 16 << below(4);
+  made.act_order = below(3) == 0;
+  if (!made.act_order && below(2)) made.front_pad = below(2) ? below(60) : 8 * below(8);
+  made.bias = below(2) == 0;
+  if (below(2)) made.a_offset = below(9);
+  if (below(2)) made.a_gap = below(17);
+  if (below(2)) made.out_offset = below(3);
+  if (below(2)) made.out_gap = below(5);
+  const int tiles = div_up(made.front_pad + made.k, kTile);
+  if (tiles > 1 && below(3) == 0) made.splits = 2 + below(tiles - 1);
+  if (below(3) == 0) made.values = Values::kOneHot;
+  return made;
+}
+
+RepackCase random_repack(const RepackKey& kernel, uint32_t seed) {
+  uint32_t draw = 100;
+  const auto below = [&](uint32_t bound) { return static_cast<int>(mixed(seed, ++draw) % bound); };
+  RepackCase made{.kernel = kernel, .field_base = kernel.bits == 4 && below(2) ? 3 : 0};
+  made.k = 1 + below(200);
+  made.n = 1 + below(200);
+  made.padded_k = static_cast<int>(round_up(made.k + below(70), kTile));
+  if (below(2)) made.first_column = below(20);
+  if (below(2)) made.columns_behind = below(20);
+  made.gap = below(4);
+  made.pad_codes = below(2) == 0;
+  return made;
+}
+
+std::vector<Check> all_checks() {
+  constexpr uint32_t kCasesPerInstance = 24;
+  std::vector<Check> all = sharp_checks();
+  for (const GemmKey& kernel : all_kernels()) {
+    Check check{.name = "ragged_" + name_of(kernel)};
+    for (uint32_t seed = 0; seed < kCasesPerInstance; ++seed) {
+      check.gemms.push_back(random_gemm(kernel, seed));
+    }
+    all.push_back(check);
+  }
+  for (const Packing packing : {Packing::kGptq, Packing::kAwq, Packing::kCompressedTensors}) {
+    for (const int bits : {4, 8}) {
+      if (!packs(packing, bits)) continue;
+      Check check{.name = "ragged_repack_" + name_of(packing) + "_w" + std::to_string(bits)};
+      for (uint32_t seed = 0; seed < kCasesPerInstance; ++seed) {
+        check.repacks.push_back(random_repack({bits, packing}, seed));
+      }
+      all.push_back(check);
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+const std::vector<Check>& checks() {
+  static const std::vector<Check> all = all_checks();
+  return all;
+}
+
+}  // namespace padmarlin::emulator

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// One gemm kernel, of template arguments PADMARLIN_INSTANCE, and its reduce kernel.
+#include "cuda/gemm_kernel.cuh"
+#include "instances.h"
+
+namespace padmarlin::emulator {
+namespace {
+
+template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kMSlices>
+bool register_instance() {
+  return register_gemm({{kDtype, kBits, kDequant, kAsymmetric, kMSlices},
+                        Stage<kBits, kMSlices, kAsymmetric>::kSharedBytes,
+                        gemm_kernel<kDtype, kBits, kDequant, kAsymmetric, kMSlices>,
+                        reduce_kernel<kDtype>});
+}
+
+[[maybe_unused]] const bool registered = register_instance<PADMARLIN_INSTANCE>();
+
+}  // namespace
+}  // namespace padmarlin::emulator

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// The registry of kernels.
+#include "instances.h"
+
+#include <stdexcept>
+#include <vector>
+
+namespace padmarlin::emulator {
+namespace {
+
+std::vector<GemmInstance>& gemms() {
+  static std::vector<GemmInstance> instances;
+  return instances;
+}
+
+std::vector<RepackInstance>& repacks() {
+  static std::vector<RepackInstance> instances;
+  return instances;
+}
+
+}  // namespace
+
+std::string definition(const GemmKey& key) {
+  const char* const kinds[] = {"kTwoField", "kOneField", "kWide"};
+  return std::string("Dtype::") + (key.dtype == Dtype::kHalf ? "kHalf" : "kBfloat16") + ", " +
+         std::to_string(key.bits) + ", Dequant::" + kinds[static_cast<int>(key.dequant)] + ", " +
+         (key.asymmetric ? "true" : "false") + ", " + std::to_string(key.m_slices);
+}
+
+std::string definition(const RepackKey& key) {
+  const char* const packings[] = {"kGptq", "kAwq", "kCompressedTensors"};
+  return std::to_string(key.bits) + ", Packing::" + packings[static_cast<int>(key.packing)];
+}
+
+bool register_gemm(const GemmInstance& instance) {
+  gemms().push_back(instance);
+  return true;
+}
+
+bool register_repack(const RepackInstance& instance) {
+  repacks().push_back(instance);
+  return true;
+}
+
+const GemmInstance& find_gemm(const GemmKey& key) {
+  for (const GemmInstance& instance : gemms()) {
+    if (instance.key == key) return instance;
+  }
+  throw std::invalid_argument("gemm_kernel<" + definition(key) + "> is not in this program");
+}
+
+const RepackInstance& find_repack(const RepackKey& key) {
+  for (const RepackInstance& instance : repacks()) {
+    if (instance.key == key) return instance;
+  }
+  throw std::invalid_argument("repack_kernel<" + definition(key) + "> is not in this program");
+}
+
+}  // namespace padmarlin::emulator

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels that are linked into this program. Each is compiled by a source of its own with
+// nothing around it, so that a sanitizer can instrument a kernel and leave its launcher alone, and
+// a planted bug costs one small compilation.
+#pragma once
+
+#include <compare>
+#include <cstddef>
+#include <string>
+
+#include "cuda/gemm.h"
+#include "cuda/repack.h"
+
+namespace padmarlin::emulator {
+
+struct GemmKey {
+  Dtype dtype = Dtype::kHalf;
+  int bits = 4;
+  Dequant dequant = Dequant::kTwoField;
+  bool asymmetric = false;
+  int m_slices = 1;
+
+  auto operator<=>(const GemmKey&) const = default;
+};
+
+struct GemmInstance {
+  GemmKey key;
+  size_t shared_bytes;
+  void (*gemm)(GemmArguments, int splits);
+  void (*reduce)(GemmArguments, int splits);
+};
+
+struct RepackKey {
+  int bits = 4;
+  Packing packing = Packing::kGptq;
+
+  auto operator<=>(const RepackKey&) const = default;
+};
+
+struct RepackInstance {
+  RepackKey key;
+  void (*repack)(RepackArguments);
+};
+
+// The definitions that compile it: template arguments for -DPADMARLIN_INSTANCE.
+std::string definition(const GemmKey& key);
+std::string definition(const RepackKey& key);
+
+// Called before main by each instance.
+bool register_gemm(const GemmInstance& instance);
+bool register_repack(const RepackInstance& instance);
+
+// Throw std::invalid_argument if the program has no such instance.
+const GemmInstance& find_gemm(const GemmKey& key);
+const RepackInstance& find_repack(const RepackKey& key);
+
+}  // namespace padmarlin::emulator
