@@ -54,9 +54,10 @@ def command(
 def _summary(done: Repacked) -> str:
     files = {file for layer in done.layers.values() for file in layer.files}
     size = sum((done.directory / file).stat().st_size for file in files)
+    ranks = f"{done.tp} rank{'s' if done.tp > 1 else ''}"
     lines = [
-        f"{done.directory}: {len(done.layers)} layers for {done.tp} rank{'s' if done.tp > 1 else ''}, {megabytes(size)} "
-        f"in {len(files)} files; index {INDEX}"
+        f"{done.directory}: {len(done.layers)} layers for {ranks}, {megabytes(size)} in "
+        f"{len(files)} files; index {INDEX}"
     ]
     if done.others:
         lines.append(f"{len(done.others)} other tensors copied as they are")

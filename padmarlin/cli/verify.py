@@ -103,7 +103,7 @@ def command(
 def _print(report: Report) -> None:
     out = console()
     with out.capture() as captured:
-        out.print(_title(report))
+        out.print(_title(report), soft_wrap=True)
         if report.layers:
             out.print(_table(report.layers))
         for line in _remarks(report):

@@ -52,4 +52,4 @@ class Report:
             for key in ("error", "of_bound"):
                 if not abs(layer[key]) < float("inf"):
                     layer[key] = None
-        return {"passed": self.passed, **values}
+        return {"schema": "padmarlin.verify/1", "passed": self.passed, **values}
