@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# make demo | test | test-asan | test-race | test-mutants | gates | test-gpu | sanitize | lint |
-#      format | clean.
+# make demo | test | test-asan | test-race | test-mutants | test-fuzz | gates | test-gpu | sanitize |
+#      lint | format | clean.
 # Everything happens in .venv; the first run creates it.
 # TORCH= chooses the torch requirement, PYTHON= the interpreter, VENV= the environment.
 # PADMARLIN_CUDA=OFF, TORCH_CUDA_ARCH_LIST, MAX_JOBS and NVCC_THREADS reach the build.
@@ -22,7 +22,8 @@ CHOICES   := $(VENV)/choices
 BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt \
                 $(shell find build_backend cmake csrc -type f -not -name '*.pyc')
 
-.PHONY: demo test test-asan test-race test-mutants gates test-gpu sanitize lint format clean FORCE
+.PHONY: demo test test-asan test-race test-mutants test-fuzz gates test-gpu sanitize lint format \
+        clean FORCE
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -52,6 +53,10 @@ test-gpu: $(INSTALLED)
 
 sanitize: $(INSTALLED)
 	@PYTHON=$(BIN)/python tools/gpu_check.sh memcheck racecheck synccheck initcheck
+
+# 2000 cases for every target, 32,000 in all; `make test` runs a few of each.
+test-fuzz: $(INSTALLED)
+	@PADMARLIN_FUZZ_CASES=2000 $(BIN)/python -m pytest -n $(JOBS) -q tests/fuzz
 
 CPP_SOURCES = $(shell find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 

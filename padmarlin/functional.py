@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from padmarlin import _extension, ops, reference
-from padmarlin.errors import refusal
+from padmarlin.errors import check_data, check_strided, refusal
 from padmarlin.weight import PaddedWeight
 
 _ = ops  # defines torch.ops.padmarlin
@@ -40,6 +40,8 @@ def gemm(
         RuntimeError: inputs that require grad; CUDA tensors without a CUDA build.
     """
     _check(a, weight, bias)
+    if not isinstance(batch_invariant, bool):
+        raise TypeError(refusal("gemm", "batch_invariant", repr(batch_invariant), "a bool"))
     rows = a.reshape(-1, weight.k)
     arguments = (
         weight.qweight,
@@ -69,6 +71,7 @@ def dequantize(weight: PaddedWeight) -> Tensor:
     Exact: (q - z) * s with one rounding. Materialises k * n elements.
     """
     _check_weight("dequantize", weight)
+    check_data("dequantize", "weight", weight.qweight)
     return reference.dequantize(
         weight.qweight,
         weight.scales,
@@ -109,18 +112,21 @@ def _check(a: object, weight: object, bias: object) -> None:
             raise ValueError(
                 refusal("gemm", "bias", f"shape {tuple(bias.shape)}", f"({weight.n},)")
             )
-    if torch.is_grad_enabled() and (
-        a.requires_grad or (isinstance(bias, Tensor) and bias.requires_grad)
-    ):
-        remedy = "call it under torch.no_grad() or torch.inference_mode()"
-        raise RuntimeError(
-            refusal("gemm", "a or bias", "a tensor that requires grad", "inference", remedy)
-        )
+    for argument, tensor in (("a", a), ("bias", bias), ("weight.scales", weight.scales)):
+        _check_inference(argument, tensor)
     if a.is_cuda:
         _extension.require_extension("gemm")
 
 
+def _check_inference(argument: str, tensor: Tensor | None) -> None:
+    if tensor is not None and tensor.requires_grad and torch.is_grad_enabled():
+        remedy = "call it under torch.no_grad() or torch.inference_mode()"
+        got = "a tensor that requires grad"
+        raise RuntimeError(refusal("gemm", argument, got, "inference", remedy))
+
+
 def _check_like(argument: str, tensor: Tensor, weight: PaddedWeight) -> None:
+    check_strided("gemm", argument, tensor)
     if tensor.dtype != weight.dtype:
         remedy = f"{argument}.to({weight.dtype}), or repack with dtype={tensor.dtype}"
         raise TypeError(refusal("gemm", argument, tensor.dtype, weight.dtype, remedy))
@@ -133,6 +139,7 @@ def _check_out(out: object, shape: tuple[int, ...], a: Tensor, weight: PaddedWei
     if not isinstance(out, Tensor):
         raise TypeError(refusal("gemm", "out", type(out).__name__, "a Tensor or None"))
     _check_like("out", out, weight)
+    _check_inference("out", out)
     if tuple(out.shape) != shape:
         raise ValueError(refusal("gemm", "out", f"shape {tuple(out.shape)}", str(shape)))
     if torch.compiler.is_compiling():
@@ -142,7 +149,15 @@ def _check_out(out: object, shape: tuple[int, ...], a: Tensor, weight: PaddedWei
         remedy = "allocate it with torch.empty, or leave it out"
         expected = "adjacent elements in a row, rows of one stride"
         raise ValueError(refusal("gemm", "out", f"strides {out.stride()}", expected, remedy))
-    if _overlap(out.view(-1, weight.n), a):
+    if out.is_inference() and not torch.is_inference_mode_enabled():
+        expected = "a tensor that may be written outside torch.inference_mode()"
+        raise RuntimeError(refusal("gemm", "out", "an inference tensor", expected, "clone it"))
+    rows = out.view(-1, weight.n)
+    if rows.shape[0] > 1 and rows.stride(0) < weight.n:
+        expected = f"rows at least n = {weight.n} apart"
+        remedy = "allocate it with torch.empty, or leave it out"
+        raise ValueError(refusal("gemm", "out", f"strides {out.stride()}", expected, remedy))
+    if _overlap(rows, a):
         expected = "memory that a does not use"
         raise ValueError(
             refusal("gemm", "out", "a tensor that overlaps a", expected, "pass another buffer")

@@ -13,7 +13,14 @@ from math import gcd
 import torch
 from torch import Tensor
 
-from padmarlin.errors import INT32_MAX, check_choice, check_group_size, check_int, refusal
+from padmarlin.errors import (
+    INT32_MAX,
+    check_choice,
+    check_data,
+    check_group_size,
+    check_int,
+    refusal,
+)
 from padmarlin.layout import SLICE, TILE, div_up, round_up
 
 
@@ -27,8 +34,9 @@ class Shard:
 
     def __post_init__(self) -> None:
         check_choice("Shard", "axis", self.axis, ("k", "n"))
-        check_int("Shard", "world_size", self.world_size, 1)
-        check_int("Shard", "rank", self.rank, 0)
+        # As ints: what numpy's small ones multiply to would wrap around.
+        for name, minimum in (("world_size", 1), ("rank", 0)):
+            object.__setattr__(self, name, check_int("Shard", name, getattr(self, name), minimum))
         if self.rank >= self.world_size:
             expected = f"less than world_size = {self.world_size}"
             raise ValueError(refusal("Shard", "rank", self.rank, expected))
@@ -109,6 +117,20 @@ def groups_touched(k: int, group_size: int, k_start: int = 0) -> tuple[int, int]
     return k_start // group_size, (k_start + k - 1) // group_size
 
 
+def plain_padding(k: int, group_size: int, k_start: int = 0) -> tuple[int, int]:
+    """(front_pad, padded_k) of `build_row_map` without act-order, and without making its tables."""
+    first, last = groups_touched(k, group_size, k_start)
+    if first == last:
+        return 0, _checked_padded_k(k)
+    if group_size % SLICE == 0:
+        front_pad = k_start % gcd(group_size, TILE)  # explained in _in_order
+        return front_pad, _checked_padded_k(front_pad + k)
+    head = (first + 1) * group_size - k_start
+    tail = k_start + k - last * group_size
+    slices = div_up(head, SLICE) + (last - first - 1) * div_up(group_size, SLICE)
+    return 0, _checked_padded_k(SLICE * (slices + div_up(tail, SLICE)))
+
+
 def is_in_order(g_idx: Tensor, group_size: int, k_start: int = 0) -> bool:
     """Whether `g_idx` says no more than (arange + k_start) // group_size: no act-order."""
     return torch.equal(g_idx, _row_groups(g_idx.numel(), group_size, k_start))
@@ -129,6 +151,7 @@ def check_g_idx(
         raise TypeError(refusal(function, argument, got, "an int32 or int64 tensor"))
     if g_idx.dtype not in (torch.int32, torch.int64):
         raise TypeError(refusal(function, argument, g_idx.dtype, "torch.int32 or torch.int64"))
+    check_data(function, argument, g_idx)
     if g_idx.shape != (k,):
         remedy = "pass the group of each row, or None without act-order"
         got, expected = f"shape {tuple(g_idx.shape)}", f"({k},) = (k,)"
@@ -174,8 +197,7 @@ def _in_order(k: int, group_size: int, k_start: int) -> RowMap:
     group grid as well, so that a tile needs no more than TILE / d scale rows. It costs at most
     TILE - SLICE rows.
     """
-    front_pad = k_start % gcd(group_size, TILE)
-    padded_k = _checked_padded_k(front_pad + k)
+    front_pad, padded_k = plain_padding(k, group_size, k_start)
     first, last = groups_touched(k, group_size, k_start)
     used_slices = div_up(front_pad + k, SLICE)
     slice_starts = torch.arange(used_slices) * SLICE + (k_start - front_pad)

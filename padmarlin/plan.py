@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a tensor-parallel cut costs, rank by rank, and why strict Marlin kernels refuse it.
 
-Sizes come from the very RowMap that repack uses, or from a bound where only a g_idx could tell.
+Sizes come from the rules of the RowMap that repack uses, from that RowMap itself if there is a
+g_idx, or from a bound where only a g_idx could tell.
 """
 
 from __future__ import annotations
@@ -27,12 +28,16 @@ from padmarlin.partition import (
     check_g_idx,
     groups_touched,
     is_in_order,
+    plain_padding,
 )
 
 # The classic engine check: the smallest thread tile of the Marlin kernels (vLLM, SGLang,
 # GPTQModel: GPTQ_MARLIN_MIN_THREAD_N and _K).
 MIN_THREAD_N = 64
 MIN_THREAD_K = 128
+
+MAX_TP = 1 << 16
+"""More ranks than any machine has, few enough to be listed."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,8 @@ def plan(
     k = check_int("plan", "k", k, 1)
     n = check_int("plan", "n", n, 1)
     tp = check_int("plan", "tp", tp, 1)
+    if tp > MAX_TP:
+        raise ValueError(refusal("plan", "tp", tp, f"at most {MAX_TP} ranks"))
     group_size = check_group_size("plan", group_size)
     check_choice("plan", "bits", bits, (4, 8))
     check_choice("plan", "axis", axis, ("k", "n"))
@@ -175,18 +182,30 @@ def _cut_rows(
     if act_order and g_idx is None and several_groups:
         return [_bounded_rows(k, group_size, *bound) for bound in bounds]
 
+    if g_idx is None or not act_order or not several_groups:
+        return [_plain_rows(k, group_size, *bound) for bound in bounds]
+
     def row_map(start: int, stop: int) -> RowMap:
-        part = None if g_idx is None else g_idx[start:stop]
-        return build_row_map(stop - start, group_size, k_start=start, g_idx=part)
+        return build_row_map(stop - start, group_size, k_start=start, g_idx=g_idx[start:stop])
 
     maps = [row_map(start, stop) for start, stop in bounds]
     groups, ranks_per_group = torch.cat([m.groups for m in maps]).unique(return_counts=True)
-    # One group over all of K has no boundary to miss: engines give every rank its one scale row.
-    shared = groups[ranks_per_group > 1] if group_size != -1 else groups[:0]
+    shared = groups[ranks_per_group > 1]
     return [
         _Rows(m.k, start, m.front_pad, m.padded_k, bool(torch.isin(m.groups, shared).any()), True)
         for m, (start, _) in zip(maps, bounds, strict=True)
     ]
+
+
+def _plain_rows(k: int, group_size: int, start: int, stop: int) -> _Rows:
+    """A cut without act-order: it straddles where a boundary inside the matrix is none of groups.
+
+    One group over all of K has no boundary to miss: engines give every rank its one scale row.
+    """
+    front_pad, padded_k = plain_padding(stop - start, group_size, start)
+    boundaries = [row for row in (start, stop) if 0 < row < k and group_size != -1]
+    straddles = any(row % group_size for row in boundaries)
+    return _Rows(stop - start, start, front_pad, padded_k, straddles, exact=True)
 
 
 def _bounded_rows(k: int, group_size: int, start: int, stop: int) -> _Rows:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from padmarlin.errors import refusal
+from padmarlin.errors import (
+    INT32_MAX,
+    check_data,
+    check_device,
+    check_regular_file,
+    check_strided,
+    refusal,
+)
 from padmarlin.layout import (
     CODE_ORDERS,
     FORMAT_VERSION,
@@ -114,7 +122,8 @@ class PaddedWeight:
             got = f"a dtype ({device})"
             remedy = "repack the checkpoint with dtype=... instead"
             raise TypeError(refusal("PaddedWeight.to", "device", got, "a device", remedy))
-        moved: dict[str, Any] = {name: t.to(device) for name, t in self._tensors().items()}
+        checked = check_device("PaddedWeight.to", device, ("cpu", "cuda", "meta"))
+        moved: dict[str, Any] = {name: t.to(checked) for name, t in self._tensors().items()}
         return replace(self, **moved)
 
     def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
@@ -129,15 +138,25 @@ class PaddedWeight:
     def from_state_dict(cls, state: Mapping[str, Tensor], prefix: str = "") -> PaddedWeight:
         """The inverse of :meth:`state_dict`; keys outside ``prefix`` are ignored."""
         function = "PaddedWeight.from_state_dict"
+        for argument, value, kind in (("state", state, Mapping), ("prefix", prefix, str)):
+            if not isinstance(value, kind):
+                got = type(value).__name__
+                raise TypeError(refusal(function, argument, got, f"a {kind.__name__}"))
         for name in ("metadata", "qweight", "scales", "slice_rows"):
-            if prefix + name not in state:
-                raise ValueError(
-                    refusal(function, "state", "no such key", f"a tensor {prefix + name!r}")
+            if not isinstance(state.get(prefix + name), Tensor):
+                got = (
+                    type(state[prefix + name]).__name__ if prefix + name in state else "no such key"
                 )
-        numbers = state[prefix + "metadata"].tolist()
+                raise ValueError(refusal(function, "state", got, f"a tensor {prefix + name!r}"))
+        metadata = state[prefix + "metadata"]
+        check_data(function, prefix + "metadata", metadata)
+        if metadata.dtype != torch.int64 or metadata.dim() != 1 or not metadata.numel():
+            got = f"{metadata.dtype} {tuple(metadata.shape)}"
+            raise ValueError(refusal(function, prefix + "metadata", got, "int64, 1-D"))
         # The version comes first, so that a reader can refuse what it does not understand.
-        if not isinstance(numbers, list) or not numbers or numbers[0] != FORMAT_VERSION:
-            _refuse_version(numbers[0] if isinstance(numbers, list) and numbers else numbers)
+        if metadata[0] != FORMAT_VERSION:
+            _refuse_version(int(metadata[0]))
+        numbers = metadata.tolist()
         if len(numbers) != len(_NUMBERS) + 1 or not 0 <= numbers[-1] < len(CODE_ORDERS):
             expected = f"{len(_NUMBERS) + 1} numbers, the last below {len(CODE_ORDERS)}"
             raise ValueError(refusal(function, prefix + "metadata", numbers, expected))
@@ -147,13 +166,18 @@ class PaddedWeight:
 
     def save(self, path: str | Path) -> None:
         """Writes one safetensors file; a crash leaves no half-written file under that name."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        path = Path(path)
+        path = _checked_path("PaddedWeight.save", path)
+        check_data("PaddedWeight.save", "self", self.qweight)
         unfinished = path.with_name(path.name + ".unfinished")
         try:
-            save_file({k: t.cpu().contiguous() for k, t in self.state_dict().items()}, unfinished)
+            save_file({name: _alone(t) for name, t in self.state_dict().items()}, unfinished)
             unfinished.replace(path)
+        except (OSError, SafetensorError) as error:
+            got, expected = f"{path} ({error})", "a file that can be written"
+            raise ValueError(refusal("PaddedWeight.save", "path", got, expected)) from error
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -163,13 +187,36 @@ class PaddedWeight:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        function = "PaddedWeight.load"
+        path = _checked_path(function, path)
+        check_regular_file(function, "path", path)
+        checked = check_device(function, device, ("cpu", "cuda"))
         try:
-            state = load_file(path, device=str(device))
-        except SafetensorError as error:
-            raise ValueError(
-                refusal("PaddedWeight.load", "path", f"{path} ({error})", "a safetensors file")
-            ) from error
+            state = load_file(path, device=str(checked))
+        except (OSError, MemoryError, SafetensorError) as error:
+            got, expected = f"{path} ({error})", "a readable safetensors file"
+            raise ValueError(refusal(function, "path", got, expected)) from error
         return cls.from_state_dict(state)
+
+
+def _checked_path(function: str, path: Any) -> Path:
+    """`path`, which names a file: not empty, no NUL, no lone surrogate."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(refusal(function, "path", type(path).__name__, "str or PathLike"))
+    checked = Path(path)
+    try:
+        is_name = bool(checked.name) and b"\0" not in os.fsencode(checked)
+    except UnicodeError:
+        is_name = False
+    if not is_name:
+        raise ValueError(refusal(function, "path", repr(str(path)), "the name of a file"))
+    return checked
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """On the CPU, in memory of its own: safetensors refuses tensors that share theirs."""
+    tensor = tensor.detach().cpu()
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def _refuse_version(version: object) -> None:
@@ -190,6 +237,7 @@ def _check_numbers(w: PaddedWeight) -> None:
         value = getattr(w, name)
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(refusal("PaddedWeight", name, repr(value), "an int"))
+        _expect(abs(value) <= INT32_MAX, name, value, f"at most {INT32_MAX} (2^31 - 1)")
     if w.format_version != FORMAT_VERSION:
         _refuse_version(w.format_version)
     _expect(w.bits in (4, 8), "bits", w.bits, "4 or 8")
@@ -210,13 +258,15 @@ def _check_tensors(w: PaddedWeight) -> None:
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(refusal("PaddedWeight", name, type(tensor).__name__, "a Tensor"))
+        check_strided("PaddedWeight", name, tensor)
         _expect(tensor.device == w.qweight.device, name, tensor.device, str(w.qweight.device))
         _expect(tensor.is_contiguous(), name, f"strides {tensor.stride()}", "a contiguous tensor")
     _expect(
         w.scales.dtype in (torch.float16, torch.bfloat16), "scales", w.scales.dtype, "fp16 or bf16"
     )
     order = code_order(w.scales.dtype, w.bits)
-    _expect(w.code_order == order, "code_order", w.code_order, order)
+    is_order = isinstance(w.code_order, str) and w.code_order == order
+    _expect(is_order, "code_order", repr(w.code_order), repr(order))
     words = tile_words(w.bits)
     _expect_tensor(w, "qweight", torch.int32, (round_up(w.n, TILE) // TILE, None, words))
     _expect_tensor(w, "scales", w.scales.dtype, (None, w.padded_n))
@@ -226,7 +276,7 @@ def _check_tensors(w: PaddedWeight) -> None:
     _expect_tensor(w, "slice_rows", torch.int32, (w.padded_k // SLICE,))
     if w.columns is not None:
         _expect_tensor(w, "columns", torch.int32, (w.padded_k,))
-    fits = w.front_pad == 0 if w.columns is not None else w.front_pad + w.k <= w.padded_k
+    fits = w.front_pad + w.k <= w.padded_k and (w.columns is None or w.front_pad == 0)
     _expect(
         0 <= w.front_pad < TILE and fits,
         "front_pad",

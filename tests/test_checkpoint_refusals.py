@@ -5,6 +5,7 @@ wrong. Seeds: 0 for the damaged bits."""
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
@@ -161,6 +162,8 @@ def change_settings(directory: Path, **changes: Any) -> None:
         ({"dynamic": ["down_proj"]}, "'dynamic' in config.json"),
         ({"dynamic": {"(": {}}}, "expected regular expressions"),
         ({"dynamic": {"a{999999999999}": {}}}, "expected regular expressions"),
+        ({"dynamic": {"(.*)*x": {}}}, "'(.*)*x': no match and no end of it within"),
+        ({"dynamic": ["x" * 10**6]}, "... (1000004 characters), expected an object"),
         ({"dynamic": {"+:.*down": 8}}, "an object of settings behind '+:.*down'"),
         ({"dynamic": {"+:.*down": {"bits": 5}}}, "got 5, expected 4 or 8"),
     ],
@@ -198,6 +201,17 @@ def test_config_that_is_a_directory_or_a_dead_link(directory: Path) -> None:
     config.unlink()
     config.mkdir()
     refused(directory, "config.json: got IsADirectoryError")
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_pipes_and_devices_are_no_files(directory: Path, file: str) -> None:
+    """They would be waited for, or read, for ever."""
+    (directory / file).unlink()
+    os.mkfifo(directory / file)
+    refused(directory, f"{file}: got ", "expected a regular file")
+    (directory / file).unlink()
+    (directory / file).symlink_to("/dev/zero")
+    refused(directory, f"{file}: got ", "expected a regular file")
 
 
 # ---- tensors
@@ -334,6 +348,7 @@ def test_flipped_bits_in_the_data_load_or_are_refused(directory: Path) -> None:
         "",
         "model.bin",
         "a\0.safetensors",
+        "sub\\model.safetensors",
         7,
         None,
     ],
@@ -353,6 +368,15 @@ def test_index_that_is_no_index(directory: Path, index: Any) -> None:
     (directory / "model.safetensors").unlink()
     write_index(directory, index)
     refused(directory, "model.safetensors.index.json")
+
+
+def test_names_that_are_not_unicode(directory: Path) -> None:
+    """JSON can hold half of a surrogate pair; no file system and no safetensors file can."""
+    (directory / "model.safetensors").rename(directory / "a.safetensors")
+    write_index(directory, {"weight_map": {f"{LAYER}.qweight": "\ud800.safetensors"}})
+    refused(directory, "surrogates not allowed")
+    write_index(directory, {"weight_map": {"\ud800.qweight": "a.safetensors"}})
+    refused(directory, "surrogates not allowed", name="\ud800")
 
 
 def test_index_that_names_what_is_not_there(directory: Path) -> None:

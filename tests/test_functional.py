@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -118,6 +120,14 @@ BAD = {
     "out_shape": (lambda a, w: (a, w), {"out": torch.empty(5, 3).half()}, "out: got shape"),
     "out_dtype": (lambda a, w: (a, w), {"out": torch.empty(5, N)}, "out: got torch.float32"),
     "out_type": (lambda a, w: (a, w), {"out": 3}, "out: got int"),
+    "a_sparse": (lambda a, w: (a.to_sparse(), w), {}, "a: got a tensor of layout torch.sparse_coo"),
+    "a_nested": (lambda a, w: (torch.nested.nested_tensor([a]), w), {}, "a: got a nested tensor"),
+    "batch_invariant": (lambda a, w: (a, w), {"batch_invariant": 1}, "got 1, expected a bool"),
+    "out_rows_shared": (
+        lambda a, w: (a, w),
+        {"out": torch.empty(1, N, dtype=torch.float16).expand(5, N)},
+        "out: got strides .0, 1., expected rows at least n = 70 apart",
+    ),
     "out_strides": (
         lambda a, w: (a, w),
         {"out": torch.empty(N, 5, dtype=torch.float16).t()},
@@ -141,6 +151,26 @@ def test_autograd_is_refused_unless_switched_off(made):
         padmarlin.gemm(a, made.packed)
     with torch.inference_mode():
         padmarlin.gemm(a, made.packed)
+
+
+@pytest.mark.parametrize("argument", ["bias", "out", "weight.scales"])
+def test_other_tensors_that_require_grad_are_refused(argument, made):
+    weight, keywords = made.packed, {}
+    if argument == "weight.scales":
+        weight = replace(weight, scales=torch.nn.Parameter(weight.scales))
+    else:
+        shape = {"bias": (N,), "out": (2, N)}[argument]
+        keywords[argument] = torch.zeros(shape, dtype=torch.float16).requires_grad_()
+    with pytest.raises(RuntimeError, match=f"gemm: {argument}: got a tensor that requires grad"):
+        padmarlin.gemm(activations(2, K), weight, **keywords)
+
+
+def test_out_from_inference_mode(made):
+    with torch.inference_mode():
+        out = torch.empty(2, N, dtype=torch.float16)
+        padmarlin.gemm(activations(2, K), made.packed, out=out)
+    with pytest.raises(RuntimeError, match="gemm: out: got an inference tensor.*clone it"):
+        padmarlin.gemm(activations(2, K), made.packed, out=out)
 
 
 def test_dequantize_refuses_anything_else():

@@ -201,3 +201,10 @@ def test_shard_refuses_a_size_that_it_cannot_divide() -> None:
         "Shard.bounds: size: got 29568 along axis 'k', expected a multiple of world_size = 5; "
         "choose a tensor-parallel size that divides it, or pad the checkpoint to 29570"
     )
+
+
+def test_shard_counts_in_python_ints() -> None:
+    """numpy's small ones would wrap around, or refuse to be multiplied."""
+    shard = Shard("k", np.int8(1), np.int8(2))
+    assert shard.bounds(29568) == (14784, 29568)
+    assert type(shard.rank) is int

@@ -208,6 +208,12 @@ def test_reads_well() -> None:
         (TypeError, "plan: g_idx: got torch.float32", {"g_idx": torch.zeros(384)}),
         (TypeError, "plan: g_idx: got list", {"g_idx": [0] * 384}),
         (
+            TypeError,
+            "plan: g_idx: got a meta tensor, expected a tensor with data",
+            {"g_idx": torch.zeros(384, dtype=torch.int32, device="meta")},
+        ),
+        (ValueError, "plan: tp: got 1000000000, expected at most 65536", {"tp": 10**9}),
+        (
             ValueError,
             "plan: g_idx: got 383 at row 383, expected at most 2, the last group",
             {"g_idx": torch.arange(384)},
@@ -218,3 +224,12 @@ def test_refusals(error: type[Exception], message: str, arguments: dict[str, obj
     with pytest.raises(error) as refused:
         padmarlin.plan(**{"k": 384, "n": 64, **arguments})
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("group_size", [-1, 128, 96])
+def test_sizes_need_no_tables(group_size: int) -> None:
+    """2^31 rows are planned by arithmetic; their tables would take gigabytes."""
+    k = 2**31 - 2**16
+    plan = padmarlin.plan(k, 64, group_size=group_size, tp=4)
+    assert sum(rank.k for rank in plan.ranks) == k
+    assert all(rank.padded_k - rank.front_pad - rank.k in range(64) for rank in plan.ranks)

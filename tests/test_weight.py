@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -58,6 +59,9 @@ TAMPERED = {
     "format_version": (lambda w: {"format_version": 2}, "format_version.*got 2, expected 1"),
     "bits": (lambda w: {"bits": 5}, "bits"),
     "k": (lambda w: {"k": 121}, "front_pad"),
+    "k_huge": (lambda w: {"k": 10**30}, "k: got 10+, expected at most 2147483647"),
+    "group_size_huge": (lambda w: {"group_size": 2**31}, "group_size: got 2147483648"),
+    "sparse": (lambda w: {"scales": w.scales.to_sparse()}, "scales: got a tensor of layout"),
     "n": (lambda w: {"n": 129}, "qweight"),
     "n_small": (lambda w: {"n": 64}, "qweight"),
     "k_type": (lambda w: {"k": 100.0}, "an int"),
@@ -124,3 +128,77 @@ def test_a_broken_file_is_refused(plain, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="safetensors file"):
         padmarlin.PaddedWeight.load(path)
+
+
+def test_tensors_that_share_memory_are_saved(gathered, tmp_path):
+    words = gathered.qweight.numel()
+    flat = torch.zeros(words + gathered.slice_rows.numel(), dtype=torch.int32)
+    flat[:words] = gathered.qweight.flatten()
+    flat[words:] = gathered.slice_rows
+    qweight = flat[:words].view(gathered.qweight.shape)
+    replace(gathered, qweight=qweight, slice_rows=flat[words:]).save(tmp_path / "w.safetensors")
+    assert_same(padmarlin.PaddedWeight.load(tmp_path / "w.safetensors"), gathered)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "no/such/directory/w", "a\0b", "\ud800", ".", 3, None], ids=ascii
+)
+def test_paths_that_name_no_file(path, plain):
+    with pytest.raises(
+        (TypeError, ValueError), match=r"PaddedWeight\.load: path: got .*, expected"
+    ):
+        padmarlin.PaddedWeight.load(path)
+    with pytest.raises(
+        (TypeError, ValueError), match=r"PaddedWeight\.save: path: got .*, expected"
+    ):
+        plain.save(path)
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match=r"got .*, of mode p.*, expected a regular file"):
+        padmarlin.PaddedWeight.load(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", None, [1]])
+def test_devices_that_are_not_there(device, plain, tmp_path):
+    plain.save(tmp_path / "w.safetensors")
+    for function in (
+        plain.to,
+        lambda d: padmarlin.PaddedWeight.load(tmp_path / "w.safetensors", d),
+    ):
+        with pytest.raises(ValueError, match="device: got .*, expected"):
+            function(device)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: None,
+        lambda m: m.tolist(),
+        lambda m: m.double(),
+        lambda m: m[0],
+        lambda m: m[:0],
+        lambda m: m.to("meta"),
+        lambda m: m.repeat(1000),
+        lambda m: m.to_sparse(),
+    ],
+)
+def test_metadata_that_is_none(change, plain):
+    state = plain.state_dict()
+    state["metadata"] = change(state["metadata"])
+    with pytest.raises((TypeError, ValueError), match="PaddedWeight.*: got .*, expected"):
+        padmarlin.PaddedWeight.from_state_dict(state)
+
+
+@pytest.mark.parametrize("arguments", [(None,), ([],), ({},), ({}, 3)])
+def test_states_that_are_none(arguments):
+    with pytest.raises((TypeError, ValueError), match="from_state_dict: .*: got .*, expected"):
+        padmarlin.PaddedWeight.from_state_dict(*arguments)
+
+
+def test_meta_tensors_have_nothing_to_save_or_to_dequantize(plain, tmp_path):
+    with pytest.raises(TypeError, match="save: self: got a meta tensor"):
+        plain.to("meta").save(tmp_path / "w")
+    with pytest.raises(TypeError, match="dequantize: weight: got a meta tensor"):
+        padmarlin.dequantize(plain.to("meta"))

@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(kBlockThreads) gemm_kernel(GemmArguments args,
                                                                      acc);
     }
   }
-  ptx::cp_async_wait_group<0>();
+  // All copies have landed: only empty groups came after the last tile's.
   if (!has_tile) return;
 
   const int g = lane / 4, t = lane % 4;

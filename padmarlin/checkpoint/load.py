@@ -13,7 +13,7 @@ from padmarlin import _extension
 from padmarlin.checkpoint.reader import CheckpointReader
 from padmarlin.checkpoint.refuse import refuse
 from padmarlin.checkpoint.repacked import Repacked
-from padmarlin.errors import refusal
+from padmarlin.errors import check_device, refusal
 from padmarlin.partition import Shard
 from padmarlin.weight import PaddedWeight
 
@@ -50,7 +50,9 @@ def load_weight(
         TypeError: an argument of the wrong type. RuntimeError: "cuda" without a CUDA build.
     """
     directory = _checked_arguments(checkpoint_dir, name, shard, dtype)
-    checked_device = _checked_device(device)
+    checked_device = check_device("load_weight", device, ("cpu", "cuda"))
+    if checked_device.type == "cuda":
+        _extension.require_extension("load_weight", "device")
     repacked = Repacked.read(directory)
     source = CheckpointReader(directory) if repacked is None else repacked
     return source.load(name, shard, checked_device, dtype)
@@ -71,18 +73,3 @@ def _checked_arguments(checkpoint_dir: Any, name: Any, shard: Any, dtype: Any) -
         remedy = "download the checkpoint first: this is a path, not the name of a model"
         refuse("checkpoint_dir", repr(str(directory)), "an existing directory", remedy)
     return directory
-
-
-def _checked_device(device: Any) -> torch.device:
-    try:
-        checked = torch.device(device)
-    except (RuntimeError, TypeError):
-        refuse("device", repr(device), '"cpu" or "cuda"')
-    if checked.type not in ("cpu", "cuda"):
-        refuse("device", repr(str(checked)), '"cpu" or "cuda"')
-    if checked.type == "cuda":
-        count = torch.cuda.device_count()
-        if (checked.index or 0) >= count:
-            refuse("device", repr(str(checked)), f"one of the {count} CUDA devices that torch sees")
-        _extension.require_extension("load_weight")
-    return checked

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from padmarlin.checkpoint.refuse import refuse
 from padmarlin.checkpoint.settings import read_json
+from padmarlin.errors import check_regular_file
 from padmarlin.layout import FORMAT_VERSION
 from padmarlin.partition import Shard
 from padmarlin.weight import PaddedWeight
@@ -82,6 +83,7 @@ class Repacked:
         """The part of a layer that `shard` says."""
         layer = self._find(name)
         file = self.directory / layer.files[self._part(layer, shard)]
+        check_regular_file("load_weight", file.name, file)
         try:
             with safe_open(file, framework="pt", device=str(device)) as stored:
                 prefix = f"{name}."

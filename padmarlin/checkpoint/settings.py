@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from padmarlin.checkpoint.patterns import matches
 from padmarlin.checkpoint.refuse import refuse
-from padmarlin.errors import INT32_MAX
+from padmarlin.errors import INT32_MAX, check_regular_file
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ class Settings:
     def matches(self, key: str, expression: str, name: str) -> bool:
         """Whether a regular expression, given under `key`, matches the beginning of `name`."""
         try:
-            return re.match(expression, name) is not None
-        except (re.error, OverflowError, RecursionError) as error:
+            return matches(expression, name)
+        except ValueError as error:
             self.refuse(key, f"regular expressions ({expression!r}: {error})")
 
 
@@ -122,6 +122,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None if there is no such file."""
     if not os.path.lexists(path):
         return None
+    check_regular_file("load_weight", path.name, path)
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

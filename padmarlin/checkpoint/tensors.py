@@ -17,6 +17,7 @@ from torch import Tensor
 
 from padmarlin.checkpoint.refuse import refuse
 from padmarlin.checkpoint.settings import read_json
+from padmarlin.errors import check_regular_file
 
 Range = tuple[int, int]
 
@@ -141,6 +142,7 @@ class TensorFiles:
 
     def _reader(self, file: Path) -> Any:
         if file not in self._readers:
+            check_regular_file("load_weight", file.name, file)
             self._readers[file] = self._open_files.enter_context(safe_open(file, framework="pt"))
         return self._readers[file]
 
@@ -149,6 +151,6 @@ class TensorFiles:
 def _damage_refused(file: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, MemoryError, UnicodeError, SafetensorError) as error:
         remedy = "download the file again: it is missing, truncated or damaged"
         refuse(file.name, error, "a readable safetensors file that holds what was asked", remedy)

@@ -17,7 +17,7 @@ def command(source: Source, target: Target, checksum: Checksum = False) -> None:
     """
     with converting("fold") as bar:
         report = fold_checkpoint(source, target, checksum=checksum, progress=bar)
-    typer.echo(f"{report.folded} layers folded: {target}")
+    typer.echo(f"layers folded: {report.folded}; written to {target}")
     if report.act_order:
         typer.echo(f"act-order stays in {', '.join(report.kept)}: the settings still say so")
     else:

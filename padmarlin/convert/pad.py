@@ -9,6 +9,7 @@ between them is multiplied by those rows: whatever it is, as long as it is a num
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import lcm
 from pathlib import Path
@@ -18,7 +19,7 @@ from padmarlin.convert.axis import padding_source
 from padmarlin.convert.blocks import ModulePattern, SizeKey, find_blocks, sharing_tensors
 from padmarlin.convert.coding import Codings
 from padmarlin.convert.filling import fillings
-from padmarlin.convert.job import Job, Progress, run
+from padmarlin.convert.job import Job, Progress, files_below, run
 from padmarlin.convert.jsontext import append_member
 from padmarlin.convert.layer import Edit, Layer
 from padmarlin.convert.record import (
@@ -30,11 +31,13 @@ from padmarlin.convert.record import (
     read_record,
 )
 from padmarlin.convert.refuse import ConversionError, refuse, refusing
-from padmarlin.convert.stored import Checkpoint
+from padmarlin.convert.stored import Checkpoint, read_index
 from padmarlin.convert.texts import changed_indexes, changed_sizes, read_text
 from padmarlin.errors import check_int
 from padmarlin.models import Model, padded_intermediate_size, read_model
 from padmarlin.plan import MIN_THREAD_K, plan
+
+_OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def pad_checkpoint(
         for key in find_blocks(model, checkpoint, config):
             padder.pad(key)
         padder.check_any(model)
-        record = padder.record(_uncut_attention(model, tp))
+        left = [*_uncut_attention(model, tp), *_other_weights(checkpoint, padder.edits)]
+        record = padder.record(left)
         text = changed_sizes(config_text, [(s.path, s.original, s.padded) for s in record.sizes])
         texts = changed_indexes(checkpoint, padder.edits)
         texts |= {
@@ -226,6 +230,19 @@ class _Padder:
 
 class _UnknownFormat(Exception):
     """Why a layer cannot be padded."""
+
+
+def _other_weights(checkpoint: Checkpoint, edits: Mapping[str, Edit]) -> list[str]:
+    """Files that may hold the same weights once more, and are copied as they are."""
+    names = [name for name in files_below(checkpoint.folder) if name.endswith(_OTHER_WEIGHTS)]
+    indexed = {file for path in checkpoint.indexes() for file in read_index(path).values()}
+    if indexed:
+        names += [
+            file.path.name
+            for file in checkpoint.files
+            if file.path.name not in indexed and not edits.keys() & {t.name for t in file.tensors}
+        ]
+    return [f"{name} stays: weights in it are not padded" for name in sorted(names)]
 
 
 def _uncut_attention(model: Model, tp: int) -> list[str]:

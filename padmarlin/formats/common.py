@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from padmarlin import ops
-from padmarlin.errors import check_choice, check_group_size, check_int, refusal
+from padmarlin.errors import check_choice, check_data, check_group_size, check_int, refusal
 from padmarlin.layout import (
     TILE,
     Dequant,
@@ -59,12 +59,13 @@ def check_tensor(
         raise TypeError(refusal(function, argument, type(tensor).__name__, f"a Tensor, {expected}"))
     if tensor.dtype not in dtypes:
         raise TypeError(refusal(function, argument, tensor.dtype, expected))
-    if tensor.dim() != dim or tensor.numel() == 0:
-        got, expected = f"shape {tuple(tensor.shape)}", f"a non-empty {dim}-D tensor"
-        raise ValueError(refusal(function, argument, got, expected))
     if device is not None and tensor.device != device:
         remedy = "move all tensors to one device"
         raise ValueError(refusal(function, argument, tensor.device, f"device {device}", remedy))
+    check_data(function, argument, tensor)
+    if tensor.dim() != dim or tensor.numel() == 0:
+        got, expected = f"shape {tuple(tensor.shape)}", f"a non-empty {dim}-D tensor"
+        raise ValueError(refusal(function, argument, got, expected))
     return tensor.detach()
 
 
@@ -96,8 +97,10 @@ def weight_dtype(function: str, scales: Tensor, dtype: Any) -> torch.dtype:
     """What `dtype` asks for; None: the dtype of the scales, fp16 if that is fp32."""
     if dtype is None:
         return torch.float16 if scales.dtype == torch.float32 else scales.dtype
-    if dtype not in WEIGHT_DTYPES:
-        raise TypeError(refusal(function, "dtype", dtype, "torch.float16, torch.bfloat16 or None"))
+    if not isinstance(dtype, torch.dtype) or dtype not in WEIGHT_DTYPES:
+        raise TypeError(
+            refusal(function, "dtype", repr(dtype), "torch.float16, torch.bfloat16 or None")
+        )
     return dtype
 
 

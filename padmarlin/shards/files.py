@@ -45,8 +45,11 @@ class Outgoing:
         return cls(name, _NAMES[tensor.dtype], shape, tensor.nbytes, lambda: [tensor])
 
 
-def write_safetensors(path: Path, tensors: list[Outgoing]) -> None:
-    """One file of those tensors, in their order."""
+Bytes = bytes | memoryview
+
+
+def safetensors(tensors: list[Outgoing]) -> Iterator[Bytes]:
+    """The bytes of a file of those tensors, in their order."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for tensor in tensors:
@@ -59,26 +62,42 @@ def write_safetensors(path: Path, tensors: list[Outgoing]) -> None:
         offset += tensor.nbytes
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)  # data begin on a multiple of 8 bytes
+    yield len(encoded).to_bytes(8, "little") + encoded
+    for tensor in tensors:
+        made = 0
+        for chunk in tensor.chunks():
+            data = chunk.contiguous().flatten().view(torch.uint8).numpy()
+            yield data.data
+            made += data.nbytes
+        assert made == tensor.nbytes, f"{tensor.name}: {made} of {tensor.nbytes} bytes"
+
+
+def contents(source: Path) -> Iterator[Bytes]:
+    with source.open("rb") as stream:
+        while chunk := stream.read(1 << 23):
+            yield chunk
+
+
+def write(path: Path, chunks: Iterable[Bytes]) -> None:
     with whole_file(path) as stream:
-        stream.write(len(encoded).to_bytes(8, "little") + encoded)
-        for tensor in tensors:
-            written = 0
-            for chunk in tensor.chunks():
-                data = chunk.contiguous().flatten().view(torch.uint8).numpy()
-                stream.write(data.data)
-                written += data.nbytes
-            assert written == tensor.nbytes, f"{tensor.name}: {written} of {tensor.nbytes} bytes"
+        for chunk in chunks:
+            stream.write(chunk)
 
 
-def write_text(path: Path, text: str) -> None:
-    with whole_file(path) as stream:
-        stream.write(text.encode())
+class DifferentError(Exception):
+    """A file does not hold what it should."""
 
 
-def copy_file(source: Path, target: Path) -> None:
-    with source.open("rb") as old, whole_file(target) as new:
-        while chunk := old.read(1 << 23):
-            new.write(chunk)
+def compare(path: Path, chunks: Iterable[Bytes]) -> None:
+    """Raises DifferentError unless the file holds just that."""
+    if not path.is_file():
+        raise DifferentError
+    with path.open("rb") as stream:
+        for chunk in chunks:
+            if stream.read(len(chunk)) != chunk:
+                raise DifferentError
+        if stream.read(1):
+            raise DifferentError
 
 
 @contextmanager

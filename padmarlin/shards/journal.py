@@ -16,16 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from padmarlin.checkpoint.repacked import INDEX, JOURNAL
-from padmarlin.shards.files import UNFINISHED, flush_directory, write_text
+from padmarlin.shards.files import UNFINISHED, flush_directory, write
 from padmarlin.shards.refuse import refuse
 
 
-class Journal:
+class Finished:
+    """What is finished: nothing, and nobody takes notes."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, list[str]] = {}  # finished file -> what it holds
+
+    def add(self, file: str, items: list[str]) -> None:
+        pass
+
+
+class Journal(Finished):
     """The journal of a directory, held by one process."""
 
     def __init__(self, directory: Path) -> None:
+        super().__init__()
         self._path = directory / JOURNAL
-        self.done: dict[str, list[str]] = {}  # finished file -> what it holds
         for line in self._path.read_bytes().split(b"\n")[1:-1]:  # the last line may be torn
             entry = json.loads(line)
             self.done[entry["file"]] = entry["items"]
@@ -65,7 +75,7 @@ def open_journal(directory: Path, request: Mapping[str, Any]) -> Iterator[Journa
             what = "a finished repack" if INDEX in found else f"{found[0]!r} among other files"
             remedy = "name another directory; nothing is overwritten"
             refuse("OUT", f"{directory}, which holds {what}", "a new or empty directory", remedy)
-        write_text(path, line + "\n")
+        write(path, [line.encode() + b"\n"])
     with path.open("rb") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
 from padmarlin.checkpoint.reader import CheckpointReader
-from padmarlin.checkpoint.repacked import INDEX, REPACK_VERSION, Repacked
+from padmarlin.checkpoint.repacked import INDEX, JOURNAL, REPACK_VERSION, Repacked
 from padmarlin.convert.checksums import verify_checksums
 from padmarlin.convert.job import Progress, Silent
 from padmarlin.errors import check_int, refusal
 from padmarlin.layout import FORMAT_VERSION
 from padmarlin.shards.axes import cut_axis, why_whole
-from padmarlin.shards.journal import open_journal
+from padmarlin.shards.files import DifferentError, compare
+from padmarlin.shards.journal import Finished, Journal, open_journal
 from padmarlin.shards.refuse import refuse
 from padmarlin.shards.work import PlannedLayer, Work
 
@@ -52,7 +54,8 @@ def repack_checkpoint(
 
     Args:
         source: a GPTQ, AWQ or compressed-tensors checkpoint directory, as for ``load_weight``.
-        out: a directory that is new, empty, or left by the same call when it was interrupted.
+        out: a directory that is new, empty, or left by the same call when it was interrupted; if
+            that was finished, its bytes are compared and nothing is written.
         dtype: of the weights, as for ``load_weight``.
         device: where layers are repacked.
         others: False leaves out the tensors that are not quantized.
@@ -84,28 +87,43 @@ def repack_checkpoint(
         "file_bytes": file_bytes,
         "source": [_identity(file) for file in sorted(directory.iterdir()) if file.is_file()],
     }
-    with open_journal(target, request) as journal:
-        if (target / INDEX).exists():  # interrupted between the last two steps
-            journal.remove()
-        else:
-            work = Work(
-                reader, target, journal, tp, layers, file_bytes, torch.device(device), dtype
-            )
-            work.progress = progress or Silent()
-            _finish(work, others, checksum)
+    work = Work(reader, target, Finished(), tp, layers, file_bytes, torch.device(device), dtype)
+    work.progress = progress or Silent()
+    if not _is_done(work, others, checksum):
+        with open_journal(target, request) as journal:
+            _do(work, journal, others, checksum)
     finished = Repacked.read(target)
     assert finished is not None
     return finished
 
 
-def _finish(work: Work, others: bool, checksum: bool) -> None:
+def _is_done(work: Work, others: bool, checksum: bool) -> bool:
+    """Whether the directory is the result already, to the byte.
+
+    A run that is killed after its last write has finished without knowing it, and the journal,
+    which would tell, is gone by then. So the bytes themselves must tell.
+    """
+    if not (work.target / INDEX).exists() or (work.target / JOURNAL).exists():
+        return False
     try:
-        work.run(others, checksum)
+        expected = replace(work, put=compare).run(others, checksum)
+    except DifferentError:
+        return False
+    return expected == {path.name for path in work.target.iterdir()}
+
+
+def _do(work: Work, journal: Journal, others: bool, checksum: bool) -> None:
+    work.journal = journal
+    try:
+        if not (work.target / INDEX).exists():  # else interrupted between the last two steps
+            work.check_disk(others)
+            work.run(others, checksum)
+        journal.remove()
     except OSError as error:
         _refuse_disk(error, work.target)
     except ValueError:
         # The input is damaged: going on later would end in the same place.
-        work.journal.discard()
+        journal.discard()
         raise
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +20,8 @@ from padmarlin.convert.checksums import CHECKSUMS, write_checksums
 from padmarlin.convert.job import Progress, Silent
 from padmarlin.layout import FORMAT_VERSION, TILE, round_up
 from padmarlin.partition import Shard
-from padmarlin.shards.files import Outgoing, copy_file, write_safetensors, write_text
-from padmarlin.shards.journal import Journal
+from padmarlin.shards.files import Bytes, Outgoing, contents, safetensors, write
+from padmarlin.shards.journal import Finished
 from padmarlin.shards.refuse import refuse
 
 _CHUNK_BYTES = 1 << 26
@@ -56,23 +56,28 @@ Places = dict[str, list[str]]
 """The files of each item, in the order of ranks."""
 
 
+def _files(places: Places) -> set[str]:
+    return {file for files in places.values() for file in files}
+
+
 @dataclass
 class Work:
     """The files of one directory."""
 
     reader: CheckpointReader
     target: Path
-    journal: Journal
+    journal: Finished
     tp: int
     layers: list[PlannedLayer]
     file_bytes: int
     device: torch.device
     dtype: torch.dtype | None
     progress: Progress = field(default_factory=Silent)
+    put: Callable[[Path, Iterable[Bytes]], None] = write
 
-    def run(self, others: bool, checksum: bool) -> None:
-        """Everything that the journal does not have yet."""
-        self.progress.start(self._check_disk(others))
+    def run(self, others: bool, checksum: bool) -> set[str]:
+        """Everything that the journal does not have yet; the names of all files there are then."""
+        self.progress.start(self._size(others))
         places: Places = {}
         for rank in range(self.tp):
             parts = [self._part(layer, rank) for layer in self.layers if layer.axis is not None]
@@ -84,35 +89,39 @@ class Work:
             self._write_set("other", [self._copied(n) for n in self.reader.others()], copied)
         copies = self._copy_small_files()
         if checksum:
-            made = {file for files in [*places.values(), *copied.values()] for file in files}
-            sums = write_checksums(self.target, sorted([*made, *copies]))
-            write_text(self.target / CHECKSUMS, sums)
-        write_text(self.target / INDEX, json.dumps(self._index(places, copied), indent=1) + "\n")
-        self.journal.remove()
+            names = sorted({*_files(places), *_files(copied), *copies})
+            sums = write_checksums(self.target, names)
+            self.put(self.target / CHECKSUMS, [sums.encode()])
+            copies.append(CHECKSUMS)
+        index = json.dumps(self._index(places, copied), indent=1) + "\n"
+        self.put(self.target / INDEX, [index.encode()])
+        return {*_files(places), *_files(copied), *copies, INDEX}
 
     def _copy_small_files(self) -> list[str]:
         """Everything in the directory that holds no tensors; its name there."""
         names = [file.name for file in sorted(self.reader.directory.iterdir()) if file.is_file()]
         kept = [name for name in names if not name.endswith(_NOT_COPIED)]
         for name in kept:
-            copy_file(self.reader.directory / name, self.target / name)
+            self.put(self.target / name, contents(self.reader.directory / name))
         return kept
 
-    def _check_disk(self, others: bool) -> int:
-        """About how many bytes there will be; refuses where those not written will not fit."""
+    def check_disk(self, others: bool) -> None:
+        """Refuses where what is not written yet will not fit."""
+        done = [self.target / file for file in self.journal.done]
+        needed = self._size(others) - sum(file.stat().st_size for file in done if file.exists())
+        free = shutil.disk_usage(self.target).free
+        if free < needed:
+            got = f"{free / 1e9:.2f} GB free for {self.target}"
+            refuse("OUT", got, f"about {needed / 1e9:.2f} GB", "free some space")
+
+    def _size(self, others: bool) -> int:
+        """About how many bytes there will be."""
         stored = sum(file.stat().st_size for file in self.reader.directory.glob("*.safetensors"))
         if not others:
             stored -= sum(self.reader.stored(name).nbytes for name in self.reader.others())
             self.reader.release()
         padded = sum(layer.padded_size(self.tp) for layer in self.layers)
-        total = int(stored * max(padded / sum(layer.k * layer.n for layer in self.layers), 1))
-        done = [self.target / file for file in self.journal.done]
-        written = sum(file.stat().st_size for file in done if file.exists())
-        free = shutil.disk_usage(self.target).free
-        if free < total - written:
-            got = f"{free / 1e9:.2f} GB free for {self.target}"
-            refuse("OUT", got, f"about {(total - written) / 1e9:.2f} GB", "free some space")
-        return total
+        return int(stored * max(padded / sum(layer.k * layer.n for layer in self.layers), 1))
 
     def _write_set(self, prefix: str, items: list[_Item], places: Places) -> None:
         """Numbered files of the items in their order."""
@@ -147,7 +156,7 @@ class Work:
             size += made_bytes
             if size >= self.file_bytes:
                 break
-        write_safetensors(self.target / file, tensors)
+        self.put(self.target / file, safetensors(tensors))
         self.journal.add(file, held)
         return held
 

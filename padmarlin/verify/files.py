@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from padmarlin.errors import refusal
+from padmarlin.errors import check_regular_file, refusal
 
 Array = np.ndarray[Any, Any]
 
@@ -118,6 +118,7 @@ def as_float(array: Array, dtype: str) -> Array:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    check_regular_file("verify", path.name, path)
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -128,6 +129,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _header(file: Path) -> dict[str, Entry]:
+    check_regular_file("verify", file.name, file)
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:

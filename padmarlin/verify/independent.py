@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from padmarlin.checkpoint.patterns import matches
 from padmarlin.verify.files import Array, Files, as_float, read_json, refuse
 
 _AWQ_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)
@@ -272,9 +273,16 @@ def _settings(directory: Path) -> dict[str, Any]:
 def _of_layer(settings: dict[str, Any], name: str) -> dict[str, Any]:
     """With GPTQModel's rules for single layers."""
     for rule, changed in (settings.get("dynamic") or {}).items():
-        if not rule.startswith("-:") and re.match(rule.removeprefix("+:"), name):
+        if not rule.startswith("-:") and _matches(rule.removeprefix("+:"), name):
             return {**settings, **changed}
     return settings
+
+
+def _matches(expression: str, name: str) -> bool:
+    try:
+        return matches(expression, name)
+    except ValueError as error:
+        refuse("quantization_config", f"the expression {expression!r} ({error})", "regular ones")
 
 
 def _scheme(settings: dict[str, Any], name: str) -> dict[str, Any]:
@@ -284,7 +292,7 @@ def _scheme(settings: dict[str, Any], name: str) -> dict[str, Any]:
         for target in group["targets"]:
             if target == name:
                 found.append((0, target, group))
-            elif target.startswith("re:") and re.match(target[3:], name):
+            elif target.startswith("re:") and _matches(target[3:], name):
                 found.append((1, target, group))
             elif target == "Linear":
                 found.append((2, target, group))

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from padmarlin.cli import app
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
+CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
 
 _FILE = re.compile(r"<!-- file: (\S+) -->\n```json\n(.*?)```", re.DOTALL)
 _TRANSCRIPT = re.compile(r"(<!-- transcript -->\n```console\n)\$ ([^\n]+)\n(.*?)(```)", re.DOTALL)
@@ -24,6 +25,7 @@ def renewed(text: str) -> str:
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)
+        Path("checkpoints").symlink_to(CHECKPOINTS)
         try:
             for name, content in _FILE.findall(text):
                 Path(name).write_text(content)

@@ -129,6 +129,16 @@ def qwen2_moe(
     return config, shapes
 
 
+def mixtral(size: int, experts: int = 2) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
+    shapes = {}
+    for expert in range(experts):
+        block = f"model.layers.0.block_sparse_moe.experts.{expert}"
+        shapes[f"{block}.w1"] = shapes[f"{block}.w3"] = (HIDDEN, size)
+        shapes[f"{block}.w2"] = (size, HIDDEN)
+    config = _config("mixtral", 1, intermediate_size=size, num_local_experts=experts)
+    return config, shapes
+
+
 def deepseek(
     size: int, dense: int, experts: int = 2, shared: int = 2
 ) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:

@@ -86,10 +86,7 @@ def test_killed_twice_and_by_the_clock(source: Path, tmp_path: Path) -> None:
                 process.wait(random.Random(seed).uniform(0.3, 1.5))
             except subprocess.TimeoutExpired:
                 process.kill()
-        if process.returncode == 0:
-            break
-    else:
-        pad_checkpoint(source, tmp_path / "out", tp=2)
+    pad_checkpoint(source, tmp_path / "out", tp=2)
     pad_checkpoint(source, tmp_path / "whole", tp=2)
     assert_same_folders(tmp_path / "out", tmp_path / "whole")
 
@@ -98,6 +95,23 @@ def stopped(source: Path, out: Path) -> None:
     """A padding that was killed somewhere in the middle."""
     assert run_killed(source, out, 6).returncode == -signal.SIGKILL
     assert (out / JOURNAL).exists() and not (out / "config.json").exists()
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_finished_job_is_recognised_by_its_bytes(
+    source: Path, tmp_path: Path, checksum: bool
+) -> None:
+    out = tmp_path / "out"
+    pad_checkpoint(source, out, tp=2, checksum=checksum)
+    before = {path: path.stat().st_ino for path in out.rglob("*")}
+    pad_checkpoint(source, out, tp=2, checksum=checksum)
+    assert {path: path.stat().st_ino for path in out.rglob("*")} == before
+    shard = next(out.glob("*.safetensors"))
+    damaged = bytearray(shard.read_bytes())
+    damaged[-1] ^= 1
+    shard.write_bytes(damaged)
+    with pytest.raises(ValueError, match="padmarlin overwrites nothing"):
+        pad_checkpoint(source, out, tp=2, checksum=checksum)
 
 
 def test_finished_files_are_not_written_again(source: Path, tmp_path: Path) -> None:
@@ -123,9 +137,41 @@ def test_other_work_is_not_taken_up(source: Path, tmp_path: Path) -> None:
         pad_checkpoint(source, out, tp=2, checksum=True)
 
 
+def test_two_at_once_are_one_too_many(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    class Second:
+        def start(self, total_bytes: int) -> None:
+            with pytest.raises(ValueError, match="pad: OUT: .*in use"):
+                pad_checkpoint(source, out, tp=2)
+
+        def advance(self, file: str, done_bytes: int) -> None:
+            pass
+
+    pad_checkpoint(source, out, tp=2, progress=Second())
+    unpad_checkpoint(out, tmp_path / "back")
+    assert_same_folders(tmp_path / "back", source)
+
+
+def test_progress_adds_up(source: Path, tmp_path: Path) -> None:
+    class Counted:
+        total = done = 0
+
+        def start(self, total_bytes: int) -> None:
+            self.total = total_bytes
+
+        def advance(self, file: str, done_bytes: int) -> None:
+            self.done += done_bytes
+
+    counted = Counted()
+    pad_checkpoint(source, tmp_path / "out", tp=2, progress=counted)
+    assert counted.done == counted.total > 0
+
+
 def test_nothing_is_overwritten(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     pad_checkpoint(source, out, tp=2)
+    (out / "notes.txt").write_text("somebody's")
     kept = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
     with pytest.raises(ValueError, match="pad: OUT: .*which holds .*overwrites nothing"):
         pad_checkpoint(source, out, tp=2)

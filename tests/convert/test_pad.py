@@ -49,9 +49,11 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "fp32_fused": (made.phi3(352), made.plain(torch.float32), {"biases": True}),
     "experts": (made.qwen2_moe(96, 160), made.gptq(), {"files": 2}),
     "experts_fp16": (made.qwen2_moe(96, 160), made.plain(), {}),
+    "experts_mixtral": (made.mixtral(224), made.awq(), {}),
     "shared_of_several_sizes": (made.deepseek(96, 224), made.gptq(), {}),
 }
 PARTS = {"gate_up_proj": 2}
+OUTPUTS = ("down_proj", "w2")
 
 every_case = pytest.mark.parametrize("case", CASES)
 
@@ -74,7 +76,7 @@ def assert_extended(case_layers: dict[str, tuple[int, int]], before: Path, after
     for name in case_layers:
         old, new = made.dequantized(before, name), made.dequantized(after, name)
         parts = PARTS.get(name.rpartition(".")[2], 1)
-        axis = 0 if name.endswith("down_proj") else 1
+        axis = 0 if name.endswith(OUTPUTS) else 1
         assert new.shape[axis] > old.shape[axis], name
         assert new.shape[1 - axis] == old.shape[1 - axis], name
         pieces = np.split(old, parts, axis)
@@ -128,7 +130,7 @@ def test_strict_marlin_takes_every_cut(case: str, tmp_path: Path) -> None:
         k, n = made.dequantized(out, name).shape
         parts = PARTS.get(name.rpartition(".")[2], 1)
         for tp in (2, 4, 8):
-            axis = "k" if name.endswith("down_proj") else "n"
+            axis = "k" if name.endswith(OUTPUTS) else "n"
             found = padmarlin.plan(k, n // parts, group_size=group_size, tp=tp, axis=axis)
             assert found.strict_marlin, str(found)
 
@@ -204,6 +206,20 @@ def test_nested_config(tmp_path: Path) -> None:
     assert_same_folders(tmp_path / "back", source)
 
 
+@pytest.mark.parametrize("model", [made.qwen2, made.phi3], ids=["apart", "fused"])
+def test_unknown_architectures_by_their_tensors(model: Any, tmp_path: Path) -> None:
+    config, layers = model(352)
+    config = {**config, "model_type": "never heard of"}
+    source = made.write(tmp_path / "in", (config, layers), made.gptq(), seed=11)
+    pad_checkpoint(source, tmp_path / "out", tp=2)
+    assert_extended(layers, source, tmp_path / "out")
+    config.pop("intermediate_size")
+    (tmp_path / "other").mkdir()
+    source = made.write(tmp_path / "other" / "in", (config, layers), made.gptq(), seed=12)
+    with pytest.raises(ValueError, match="pad: config.json: got no key that says 352"):
+        pad_checkpoint(source, tmp_path / "out2", tp=2)
+
+
 @pytest.mark.parametrize("directory", checkpoint_files.REAL, ids=lambda path: path.name)
 def test_real_checkpoints(directory: Path, tmp_path: Path) -> None:
     pad_checkpoint(directory, tmp_path / "out", tp=8)
@@ -259,6 +275,19 @@ def test_norm_over_the_padded_axis_is_left(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="ffn_norm.weight.*norm over the padded axis"):
         pad_checkpoint(source, tmp_path / "out", tp=2)
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_in_other_files_are_left_and_said(tmp_path: Path) -> None:
+    source = made.write(tmp_path / "in", made.qwen2(352), made.plain(), seed=13, files=2)
+    (source / "pytorch_model.bin").write_bytes(b"the same weights")
+    save_file({"layers.0.w1": torch.ones(3)}, source / "consolidated.safetensors")
+    report = pad_checkpoint(source, tmp_path / "out", tp=2)
+    assert [line.partition(" ")[0] for line in report.left[-2:]] == [
+        "consolidated.safetensors",
+        "pytorch_model.bin",
+    ]
+    unpad_checkpoint(tmp_path / "out", tmp_path / "back")
+    assert_same_folders(tmp_path / "back", source)
 
 
 def test_attention_is_left_and_said(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ refusals."""
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from padmarlin import Shard, dequantize, repack_gptq
 from padmarlin.layout import Dequant
@@ -278,6 +280,7 @@ SCALES = torch.ones(2, 64, dtype=torch.float16)
         ({"shard": Shard("n", 0, 3)}, "got 64 along axis 'n', expected a multiple of world_size"),
         ({"k_start": -1}, "k_start: got -1, expected an int from 0"),
         ({"k_start": 64}, "scales: got 2 groups, expected 3, the groups of rows 64 to 319"),
+        ({"dtype": np.zeros(2)}, "TypeError: repack_gptq: dtype: got array([0., 0.]), expected"),
         ({"dtype": torch.float32}, "TypeError: repack_gptq: dtype: got torch.float32, expected"),
     ],
 )
@@ -317,3 +320,24 @@ def test_the_ends_of_fp16_are_held(value: float) -> None:
     layer = replace(layer_of(), scales=scales_with(value, torch.float32).numpy())
     # The largest scales overflow when multiplied by the codes, as they do in fp16 anywhere.
     assert_same(dequantize(repack_gptq(**layer.arguments())), layer.dequantized())
+
+
+@pytest.mark.parametrize("name", ["qweight", "scales", "qzeros", "g_idx"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t, _: t.to_sparse(),
+            "a tensor of layout torch.sparse_coo, expected a dense tensor",
+        ),
+        (lambda t, _: torch.nested.nested_tensor([t]), "a nested tensor, expected a dense"),
+        (lambda t, fake: fake.from_tensor(t), "a FakeTensor, expected a tensor with data"),
+    ],
+    ids=["sparse", "nested", "fake"],
+)
+def test_tensors_without_plain_data(name: str, change: Any, message: str) -> None:
+    layer = random_gptq(np.random.default_rng(0), 64, 16, group_size=16, act_order=True)
+    arguments = layer.arguments()
+    arguments[name] = change(arguments[name], FakeTensorMode())
+    with pytest.raises(TypeError, match=f"repack_gptq: {name}: got {message}"):
+        repack_gptq(**arguments)

@@ -70,8 +70,8 @@ PIPELINE = [
     ),
     Mutant(
         "copies_left_in_flight", GEMM,
-        "  ptx::cp_async_wait_group<0>();\n  if (!has_tile) return;",
-        "  load(first);\n  if (!has_tile) return;", "pipeline", REPORT, "exits with",
+        "  if (!has_tile) return;", "  load(first);\n  if (!has_tile) return;", "pipeline",
+        REPORT, "exits with",
     ),
     Mutant(
         "idle_warp_not_idle", GEMM, "n_tile < args.padded_n / kTile",

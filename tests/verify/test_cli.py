@@ -102,6 +102,8 @@ def test_repack_then_verify(tmp_path: Path) -> None:
     result = run("verify", STRADDLING, tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "over 3 ranks" in result.stdout.replace("\n", " ")
-    result = run("repack", STRADDLING, tmp_path / "out", "--tp", 3)
+    result = run("repack", STRADDLING, tmp_path / "out", "--tp", 3, "--checksum")
+    assert result.exit_code == 0  # the same again: it is there
+    result = run("repack", STRADDLING, tmp_path / "out", "--tp", 2)
     assert result.exit_code == 2
     assert "nothing is overwritten" in result.stderr

@@ -111,9 +111,10 @@ def test_it_shares_nothing_with_what_it_judges() -> None:
     for file in ("files.py", "independent.py", "extension.py"):
         for node in ast.walk(ast.parse((package / file).read_text())):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("padmarlin"):
-                assert node.module == "padmarlin.errors" or node.module.startswith(
-                    "padmarlin.verify"
-                ), f"{file} imports {node.module}"
+                own = str(node.module).startswith("padmarlin.verify")
+                # How to refuse, and how to match a hostile expression in bounded time.
+                harmless = node.module in ("padmarlin.errors", "padmarlin.checkpoint.patterns")
+                assert own or harmless, f"{file} imports {node.module}"
 
 
 DAMAGE = {
