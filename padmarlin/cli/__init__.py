@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from padmarlin import __version__
-from padmarlin.cli import env, fold, pad, plan, unpad
+from padmarlin.cli import env, fold, pad, plan, repack, unpad, verify
 from padmarlin.cli.manners import Verbs
 
 app = typer.Typer(
@@ -44,6 +44,10 @@ app.command("plan", short_help="What tensor parallelism makes of a model.")(plan
 app.command("pad", short_help="Pad MLPs so that stock engines can cut them; lossless.")(pad.command)
 app.command("unpad", short_help="Take a padding back, bit for bit.")(unpad.command)
 app.command("fold", short_help="Take act-order out of the MLPs' output layers.")(fold.command)
+app.command("repack", short_help="Repack a checkpoint for N ranks.")(repack.command)
+app.command("verify", short_help="Run every layer over N ranks against a reference.")(
+    verify.command
+)
 app.command("env", short_help="Print versions, devices and what was compiled.")(env.command)
 
 
