@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from padmarlin import __version__
-from padmarlin.cli import env, fold, pad, plan, repack, unpad, verify
+from padmarlin.cli import env, fold, pad, plan, repack, tradeoff, unpad, verify
 from padmarlin.cli.manners import Verbs
 
 app = typer.Typer(
@@ -41,6 +41,9 @@ def _options(
 
 # The verbs, in the order of --help.
 app.command("plan", short_help="What tensor parallelism makes of a model.")(plan.command)
+app.command("tradeoff", short_help="What bits and group sizes mean, before quantizing.")(
+    tradeoff.command
+)
 app.command("pad", short_help="Pad MLPs so that stock engines can cut them; lossless.")(pad.command)
 app.command("unpad", short_help="Take a padding back, bit for bit.")(unpad.command)
 app.command("fold", short_help="Take act-order out of the MLPs' output layers.")(fold.command)
