@@ -2,8 +2,8 @@
 """The layer rules of CONTRIBUTING.md, held by reading includes and imports.
 
 csrc:      core <- cuda <- torch
-padmarlin: base <- ops <- weight <- formats, checkpoint, engines, models <- convert,
-           tradeoff <- cli, integrations
+padmarlin: base <- ops <- weight <- formats, checkpoint, engines, models <- convert
+           <- tradeoff <- cli, integrations
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ PYTHON_LAYERS = [
     {"ops"},
     {"weight"},
     {"functional", "formats", "checkpoint", "engines", "models"},
-    {"convert", "tradeoff"},
+    {"convert"},
+    {"tradeoff"},
     {"cli", "integrations"},
     {"__main__"},
 ]
