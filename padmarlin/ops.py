@@ -129,11 +129,7 @@ def _gemm_cpu(
 ):  # fmt: skip
     weight = (qweight, scales, zeros, slice_rows, columns, bias, k, n, bits, front_pad, dequant)
     _check_gemm(a, *weight)
-    if not batch_invariant:
-        return reference.gemm(a, *weight)
-    # A BLAS chooses its summation order from the shape; a fixed shape leaves it nothing to choose.
-    rows = [reference.gemm(a[i : i + 1], *weight) for i in range(a.shape[0])]
-    return torch.cat(rows) if rows else a.new_empty((0, n))
+    return reference.gemm(a, *weight, batch_invariant)
 
 
 @torch.library.impl(_library, "gemm_out", "CPU")

@@ -154,19 +154,27 @@ def gemm(
     bits: int,
     front_pad: int,
     dequant: int,
+    batch_invariant: bool,
 ) -> Tensor:
     """a (m, k) @ weight + bias -> (m, n): products summed in fp32, one rounding at the end."""
     out = torch.empty((a.shape[0], n), dtype=a.dtype, device=a.device)
     if out.numel() == 0:
         return out
     activations = a.float()
+    multiply = _multiply_row_by_row if batch_invariant else torch.matmul
     pieces = _dequantized_columns(
         qweight, scales, zeros, slice_rows, columns, k, bits, front_pad, dequant
     )
     for first, piece in pieces:
         span = slice(first, min(first + piece.shape[1], n))
-        total = activations @ piece[:, : span.stop - first].float()
+        total = multiply(activations, piece[:, : span.stop - first].float())
         if bias is not None:
             total += bias[span].float()
         out[:, span] = total.to(a.dtype)
     return out
+
+
+def _multiply_row_by_row(a: Tensor, b: Tensor) -> Tensor:
+    """A BLAS chooses its order of summation from shapes and alignment: one row at a time, in fresh
+    memory, leaves it nothing to choose."""
+    return torch.cat([row.clone() @ b for row in a.split(1)])

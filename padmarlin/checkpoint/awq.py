@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from padmarlin.checkpoint.part import CODES, SCALES, Span, cut_of, group_count, groups_of
 from padmarlin.checkpoint.request import Request
 from padmarlin.checkpoint.settings import Settings
+from padmarlin.checkpoint.tensors import StoredTensor
 from padmarlin.formats.awq import awq_layer
 from padmarlin.formats.common import repack
 from padmarlin.layout import div_up
@@ -14,7 +17,41 @@ from padmarlin.weight import PaddedWeight
 _PER_WORD = 8
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """The tensors of a (k, n) layer, checked against each other and the settings."""
+
+    group_size: int
+    sym: bool | None
+    k: int
+    n: int
+    qweight: StoredTensor  # (k, ceil(n / 8))
+    scales: StoredTensor  # (groups, n)
+    qzeros: StoredTensor  # (groups, ceil(n / 8))
+
+
+def awq_shape(request: Request) -> tuple[int, int]:
+    """(k, n)."""
+    layer = _checked_layer(request)
+    return layer.k, layer.n
+
+
 def load_awq(request: Request) -> PaddedWeight:
+    layer = _checked_layer(request)
+    rows = Span(request.bounds("k", layer.k))
+    columns = Span(request.bounds("n", layer.n), _PER_WORD)
+    groups_read = groups_of(rows, layer.group_size, layer.k)
+    part = awq_layer(
+        layer.qweight.read(rows.words, columns.words).to(request.device),
+        layer.scales.read(groups_read, columns.codes).to(request.device),
+        layer.qzeros.read(groups_read, columns.words).to(request.device),
+        group_size=layer.group_size,
+        sym=layer.sym,
+    )
+    return repack(part, cut_of(rows, columns), request.dtype)
+
+
+def _checked_layer(request: Request) -> _Layer:
     request.check_quantized("qweight")
     group_size, sym = _checked_settings(request.settings)
     qweight, scales, qzeros = (request.tensor(name) for name in ("qweight", "scales", "qzeros"))
@@ -26,17 +63,7 @@ def load_awq(request: Request) -> PaddedWeight:
     words = div_up(n, _PER_WORD)
     qweight.check(CODES, (k, words), f"(k, ceil(n / 8)) at n = {n}")
     qzeros.check(CODES, (groups, words), f"(groups, ceil(n / 8)) at n = {n}")
-
-    rows, columns = Span(request.bounds("k", k)), Span(request.bounds("n", n), _PER_WORD)
-    groups_read = groups_of(rows, group_size, k)
-    part = awq_layer(
-        qweight.read(rows.words, columns.words).to(request.device),
-        scales.read(groups_read, columns.codes).to(request.device),
-        qzeros.read(groups_read, columns.words).to(request.device),
-        group_size=group_size,
-        sym=sym,
-    )
-    return repack(part, cut_of(rows, columns), request.dtype)
+    return _Layer(group_size, sym, k, n, qweight, scales, qzeros)
 
 
 def _checked_settings(settings: Settings) -> tuple[int, bool | None]:

@@ -39,10 +39,15 @@ class _Layer:
     g_idx: StoredTensor | None  # (k)
 
 
+def compressed_tensors_shape(request: Request) -> tuple[int, int]:
+    """(k, n)."""
+    layer = _checked_layer(request)
+    return layer.k, layer.n
+
+
 def load_compressed_tensors(request: Request) -> PaddedWeight:
-    scheme = scheme_of(request.settings, request.name)
-    request.check_quantized("weight_packed")
-    layer = _checked_layer(request, scheme)
+    layer = _checked_layer(request)
+    scheme = layer.scheme
     per_word = 32 // scheme.bits
     rows = Span(request.bounds("k", layer.k), per_word)
     columns = Span(request.bounds("n", layer.n), per_word if layer.zero_point is not None else 1)
@@ -63,7 +68,9 @@ def load_compressed_tensors(request: Request) -> PaddedWeight:
     return repack(part, cut_of(rows, columns), request.dtype)
 
 
-def _checked_layer(request: Request, scheme: Scheme) -> _Layer:
+def _checked_layer(request: Request) -> _Layer:
+    scheme = scheme_of(request.settings, request.name)
+    request.check_quantized("weight_packed")
     n, k = _stored_shape(request)
     bits, groups = scheme.bits, group_count(k, scheme.group_size)
     packed, scale = request.tensor("weight_packed"), request.tensor("weight_scale")

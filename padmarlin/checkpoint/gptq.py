@@ -53,8 +53,13 @@ class _Layer:
     g_idx: StoredTensor | None  # (k)
 
 
+def gptq_shape(request: Request) -> tuple[int, int]:
+    """(k, n)."""
+    layer = _checked_layer(request)
+    return layer.k, layer.n
+
+
 def load_gptq(request: Request) -> PaddedWeight:
-    request.check_quantized("qweight")
     layer = _checked_layer(request)
     coding = layer.coding
     rows = Span(request.bounds("k", layer.k), coding.per_word)
@@ -89,6 +94,7 @@ def _checked_coding(settings: Settings) -> _Coding:
 
 
 def _checked_layer(request: Request) -> _Layer:
+    request.check_quantized("qweight")
     coding = _checked_coding(request.settings)
     qweight, scales, qzeros = (request.tensor(name) for name in ("qweight", "scales", "qzeros"))
     qweight.check(CODES, (None, None), "(ceil(k * bits / 32), n)")

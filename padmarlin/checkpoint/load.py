@@ -1,33 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``load_weight``: checks its arguments, finds the layer, and hands it to its format's reader."""
+"""``load_weight``: checks its arguments, and reads a checkpoint's layer or a repacked one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from padmarlin import _extension
-from padmarlin.checkpoint.awq import load_awq
-from padmarlin.checkpoint.compressed_tensors import load_compressed_tensors
-from padmarlin.checkpoint.gptq import load_gptq
+from padmarlin.checkpoint.reader import CheckpointReader
 from padmarlin.checkpoint.refuse import refuse
-from padmarlin.checkpoint.request import Request
-from padmarlin.checkpoint.settings import Settings, read_settings
-from padmarlin.checkpoint.tensors import TensorFiles
+from padmarlin.checkpoint.repacked import Repacked
 from padmarlin.errors import check_device, refusal
 from padmarlin.partition import Shard
 from padmarlin.weight import PaddedWeight
-
-_READERS: dict[str, Callable[[Request], PaddedWeight]] = {
-    "gptq": load_gptq,
-    "awq": load_awq,
-    "compressed-tensors": load_compressed_tensors,
-}
 
 
 def load_weight(
@@ -47,7 +35,9 @@ def load_weight(
         checkpoint_dir: a local directory with config.json (``quantization_config``) or
             quantize_config.json, and safetensors files, sharded or not. Read are GPTQ (4 and 8
             bits, v1 and v2, act-order, per-layer ``dynamic`` settings), AWQ (version gemm) and
-            compressed-tensors (pack-quantized, 4 and 8 bits, act-order).
+            compressed-tensors (pack-quantized, 4 and 8 bits, act-order); and what ``padmarlin
+            repack`` made of one of these, which is already in place: only the file of the rank is
+            read, and ``shard`` must be the cut that was made.
         name: the layer, e.g. "model.layers.0.mlp.down_proj".
         shard: the rank's part; None: all of it.
         device: where the weight is repacked and stays: "cpu" or "cuda".
@@ -63,18 +53,9 @@ def load_weight(
     checked_device = check_device("load_weight", device, ("cpu", "cuda"))
     if checked_device.type == "cuda":
         _extension.require_extension("load_weight", "device")
-    settings = read_settings(directory)
-    with ExitStack() as open_files:
-        files = TensorFiles(directory, open_files)
-        files.check_layer(name)
-        settings = settings.of_layer(name)
-        read = _reader(settings)
-        request = Request(files, name, settings, shard, checked_device, dtype)
-        try:
-            return read(request)
-        except ValueError as error:
-            part = "" if shard is None else f"{shard} of "
-            raise ValueError(f"{error} ({part}layer {name!r} in {directory})") from error
+    repacked = Repacked.read(directory)
+    source = CheckpointReader(directory) if repacked is None else repacked
+    return source.load(name, shard, checked_device, dtype)
 
 
 def _checked_arguments(checkpoint_dir: Any, name: Any, shard: Any, dtype: Any) -> Path:
@@ -92,10 +73,3 @@ def _checked_arguments(checkpoint_dir: Any, name: Any, shard: Any, dtype: Any) -
         remedy = "download the checkpoint first: this is a path, not the name of a model"
         refuse("checkpoint_dir", repr(str(directory)), "an existing directory", remedy)
     return directory
-
-
-def _reader(settings: Settings) -> Callable[[Request], PaddedWeight]:
-    if settings.method not in _READERS:
-        key = "quant_method" if settings.values.get("quant_method") else "method"
-        settings.refuse(key, " or ".join(map(repr, _READERS)), "requantize with one of these")
-    return _READERS[settings.method]

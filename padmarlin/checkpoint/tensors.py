@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ class StoredTensor:
     dtype: str  # in safetensors' words: "I32", "F16"
     shape: tuple[int, ...]
     view: Any  # what safetensors reads from when indexed
+
+    @property
+    def nbytes(self) -> int:
+        bits = re.search(r"\d+", self.dtype)
+        return prod(self.shape) * (int(bits[0]) if bits else 8) // 8  # BOOL has no number
 
     def check(self, dtypes: tuple[str, ...], shape: tuple[int | None, ...], meaning: str) -> None:
         """Refuses other dtypes and shapes; None stands for any positive size, and ``meaning`` is
@@ -73,6 +79,15 @@ class TensorFiles:
         with _damage_refused(file):
             view = self._reader(file).get_slice(name)
             return StoredTensor(name, file, str(view.get_dtype()), tuple(view.get_shape()), view)
+
+    def names(self) -> list[str]:
+        return list(self._files)
+
+    def release(self) -> None:
+        """Closes the files that are open. What was read of them stays in memory, as far as there is
+        room, for as long as they are mapped; each is opened again when it is needed."""
+        self._readers.clear()
+        self._open_files.close()
 
     def check_layer(self, name: str) -> None:
         """Refuses the name of a layer that has no tensors."""

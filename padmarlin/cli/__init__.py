@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from padmarlin import __version__
-from padmarlin.cli import env, fold, pad, plan, tradeoff, unpad
+from padmarlin.cli import env, fold, pad, plan, repack, tradeoff, unpad, verify
 from padmarlin.cli.manners import Verbs
 
 app = typer.Typer(
@@ -47,6 +47,10 @@ app.command("tradeoff", short_help="What bits and group sizes mean, before quant
 app.command("pad", short_help="Pad MLPs so that stock engines can cut them; lossless.")(pad.command)
 app.command("unpad", short_help="Take a padding back, bit for bit.")(unpad.command)
 app.command("fold", short_help="Take act-order out of the MLPs' output layers.")(fold.command)
+app.command("repack", short_help="Repack a checkpoint for N ranks.")(repack.command)
+app.command("verify", short_help="Run every layer over N ranks against a reference.")(
+    verify.command
+)
 app.command("env", short_help="Print versions, devices and what was compiled.")(env.command)
 
 

@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,6 +93,8 @@ def run(job: Job, progress: Progress | None = None) -> None:
     _check_places(job)
     if job.checksum:
         verify_checksums(job.source.folder)
+    if _is_done(job):
+        return
     with _journal(job):
         _check_disk(job)
         try:
@@ -100,6 +103,35 @@ def run(job: Job, progress: Progress | None = None) -> None:
             # The input is damaged: going on later would end in the same place.
             _discard(job)
             raise
+
+
+def _is_done(job: Job) -> bool:
+    """Whether the target is this job's result already, to the byte.
+
+    A run that is killed after its last write and before its exit has finished without knowing it;
+    the journal, which would tell, is gone by then. So the bytes themselves must tell.
+    """
+    if not job.target.is_dir() or (job.target / JOURNAL).exists():
+        return False
+    expected = {*_names(job), *([CHECKSUMS] if job.checksum else [])}
+    found = {str(path.relative_to(job.target)) for path in job.target.rglob("*") if path.is_file()}
+    if found != expected:
+        return False
+    contents: dict[str, Callable[[], Iterator[Any]]]
+    contents = {shard.file.path.name: shard.chunks for shard in job.shards}
+    contents |= {name: _reader(job.source.folder / name) for name in job.copies}
+    contents |= {name: partial(iter, [text.encode()]) for name, text in job.texts.items()}
+    if not all(_holds(job.target / name, chunks) for name, chunks in contents.items()):
+        return False
+    if not job.checksum:
+        return True
+    return (job.target / CHECKSUMS).read_text() == write_checksums(job.target, _names(job))
+
+
+def _holds(path: Path, chunks: Callable[[], Iterator[Any]]) -> bool:
+    with path.open("rb") as stream:
+        same = all(stream.read(memoryview(chunk).nbytes) == chunk for chunk in chunks())
+        return same and not stream.read(1)
 
 
 def _write_all(job: Job, progress: Progress) -> None:
@@ -160,8 +192,8 @@ def _write(
         progress.advance(name, nbytes)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + _PARTIAL)
-    with partial.open("wb") as stream:
+    unfinished = path.with_name(path.name + _PARTIAL)
+    with unfinished.open("wb") as stream:
         for chunk in chunks():
             stream.write(chunk)
             progress.advance(name, len(chunk))
@@ -170,7 +202,7 @@ def _write(
             refuse(name, f"{written} bytes", f"{nbytes}", "it changed while it was being read")
         stream.flush()
         os.fsync(stream.fileno())
-    partial.replace(path)
+    unfinished.replace(path)
     _flush_folder(path.parent)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/cli.md shows what the commands print. To renew it: python -m tests.cli.test_transcripts"""
+"""Documents show what commands print. To renew them: python -m tests.cli.test_transcripts"""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import shlex
 import tempfile
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from padmarlin.cli import app
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCUMENTS = ("cli.md", "qwen2-72b-tp2.md")
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
 
 _FILE = re.compile(r"<!-- file: (\S+) -->\n```json\n(.*?)```", re.DOTALL)
@@ -45,11 +47,14 @@ def _output(line: str) -> str:
     return "".join(output.splitlines(keepends=True)[-int(tail) if tail else 0 :])
 
 
-def test_transcripts_are_what_the_commands_print() -> None:
-    text = DOCUMENT.read_text()
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_transcripts_are_what_the_commands_print(name: str) -> None:
+    text = (DOCS / name).read_text()
     assert len(_TRANSCRIPT.findall(text)) == text.count("```console")
     assert renewed(text) == text, "renew it: python -m tests.cli.test_transcripts"
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(renewed(DOCUMENT.read_text()))
+    for document in DOCUMENTS:
+        path = DOCS / document
+        path.write_text(renewed(path.read_text()))

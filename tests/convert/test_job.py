@@ -86,10 +86,7 @@ def test_killed_twice_and_by_the_clock(source: Path, tmp_path: Path) -> None:
                 process.wait(random.Random(seed).uniform(0.3, 1.5))
             except subprocess.TimeoutExpired:
                 process.kill()
-        if process.returncode == 0:
-            break
-    else:
-        pad_checkpoint(source, tmp_path / "out", tp=2)
+    pad_checkpoint(source, tmp_path / "out", tp=2)
     pad_checkpoint(source, tmp_path / "whole", tp=2)
     assert_same_folders(tmp_path / "out", tmp_path / "whole")
 
@@ -98,6 +95,23 @@ def stopped(source: Path, out: Path) -> None:
     """A padding that was killed somewhere in the middle."""
     assert run_killed(source, out, 6).returncode == -signal.SIGKILL
     assert (out / JOURNAL).exists() and not (out / "config.json").exists()
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_finished_job_is_recognised_by_its_bytes(
+    source: Path, tmp_path: Path, checksum: bool
+) -> None:
+    out = tmp_path / "out"
+    pad_checkpoint(source, out, tp=2, checksum=checksum)
+    before = {path: path.stat().st_ino for path in out.rglob("*")}
+    pad_checkpoint(source, out, tp=2, checksum=checksum)
+    assert {path: path.stat().st_ino for path in out.rglob("*")} == before
+    shard = next(out.glob("*.safetensors"))
+    damaged = bytearray(shard.read_bytes())
+    damaged[-1] ^= 1
+    shard.write_bytes(damaged)
+    with pytest.raises(ValueError, match="padmarlin overwrites nothing"):
+        pad_checkpoint(source, out, tp=2, checksum=checksum)
 
 
 def test_finished_files_are_not_written_again(source: Path, tmp_path: Path) -> None:
@@ -157,6 +171,7 @@ def test_progress_adds_up(source: Path, tmp_path: Path) -> None:
 def test_nothing_is_overwritten(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     pad_checkpoint(source, out, tp=2)
+    (out / "notes.txt").write_text("somebody's")
     kept = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
     with pytest.raises(ValueError, match="pad: OUT: .*which holds .*overwrites nothing"):
         pad_checkpoint(source, out, tp=2)
