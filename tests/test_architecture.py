@@ -3,7 +3,7 @@
 
 csrc:      core <- cuda <- torch
 padmarlin: base <- ops <- weight <- formats, checkpoint, engines, models <- convert,
-           shards, tradeoff <- verify <- cli, integrations
+           shards <- verify, tradeoff <- cli, integrations
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ PYTHON_LAYERS = [
     {"ops"},
     {"weight"},
     {"functional", "formats", "checkpoint", "engines", "models"},
-    {"convert", "shards", "tradeoff"},
-    {"verify"},
+    {"convert", "shards"},
+    {"verify", "tradeoff"},
     {"cli", "integrations"},
     {"__main__"},
 ]

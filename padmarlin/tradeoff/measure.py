@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from padmarlin.convert import Progress
+from padmarlin.convert.refuse import refusing
 from padmarlin.errors import check_choice, check_group_size, check_int, refusal
 from padmarlin.models import LinearLayer, Model, Quantization, read_model
 from padmarlin.models.cuts import plan_layer
@@ -26,14 +27,6 @@ CHECKPOINT_ROWS = 1024
 RANDOM_ROWS = 64
 _MAX_TP = 1024
 _SCALE_BYTES = 2
-
-
-class Progress(Protocol):
-    """Is told how far the rounding is."""
-
-    def start(self, total_bytes: int) -> None: ...
-
-    def advance(self, file: str, done_bytes: int) -> None: ...
 
 
 def tradeoff(
@@ -67,8 +60,9 @@ def tradeoff(
     if rows is not None:
         rows = check_int("tradeoff", "rows", rows, 0)
     choices = _choices(bits, group_sizes)
-    model = _model(path)
-    sums, sample = _rounded(model, choices, rows, progress)
+    with refusing("tradeoff"):
+        model = _model(path)
+        sums, sample = _rounded(model, choices, rows, progress)
     layers = list(sums)
     entries = tuple(
         _entry(layer, choice, tp, GPUS[gpu], sums[layer].relative(choice))
@@ -95,10 +89,7 @@ def _choices(bits: Any, group_sizes: Any) -> tuple[Choice, ...]:
 
 
 def _model(path: str | os.PathLike[str]) -> Model:
-    try:
-        model = read_model(path)
-    except ValueError as error:
-        raise ValueError(str(error).replace("plan_model:", "tradeoff:", 1)) from None
+    model = read_model(path)
     if all(kind is None for _, kind in model.layers):
         expected = "one with linear layers to quantize"
         raise ValueError(refusal("tradeoff", "path", model.path, expected))
@@ -115,17 +106,17 @@ def _rounded(
     if rows is None:
         rows = CHECKPOINT_ROWS if is_checkpoint else RANDOM_ROWS
     found: dict[LinearLayer, Sums] = {}
-    with CheckpointWeights(folder, rows) if is_checkpoint else nullcontext() as stored:
-        if stored is not None and progress is not None:
-            progress.start(sum(stored.sampled_bytes(layer) for layer in layers))
-        for layer in layers:
-            sums = found[layer] = Sums()
-            pieces = random_pieces(layer, rows) if stored is None else stored.pieces(layer)
-            for weights, stands_for in pieces:
-                sums.add(weights, choices, stands_for)
-                if stored is not None and progress is not None:
-                    progress.advance(layer.role, weights.nbytes)
-        complete = stored is not None and stored.complete
+    stored = CheckpointWeights(folder, rows) if is_checkpoint else None
+    if stored is not None and progress is not None:
+        progress.start(sum(stored.sampled_bytes(layer) for layer in layers))
+    for layer in layers:
+        sums = found[layer] = Sums()
+        pieces = random_pieces(layer, rows) if stored is None else stored.pieces(layer)
+        for weights, stands_for in pieces:
+            sums.add(weights, choices, stands_for)
+            if stored is not None and progress is not None:
+                progress.advance(layer.role, weights.nbytes)
+    complete = stored is not None and stored.complete
     return found, Sample("checkpoint" if is_checkpoint else "random", rows, SEED, complete)
 
 

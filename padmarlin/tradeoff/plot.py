@@ -54,8 +54,8 @@ def save_plot(table: TradeoffTable, path: str | os.PathLike[str]) -> None:
         )
     axes.set_xlabel("GB per rank, codes and scales")
     axes.set_ylabel("round-to-nearest error, %")
-    axes.margins(x=0.1)
-    axes.set_ylim(0, max(total.error for total in table.totals) * 130 + 0.1)
+    axes.margins(x=0.12)
+    axes.set_ylim(0, max(total.error for total in table.totals) * 150 + 0.1)
     axes.grid(alpha=0.3)
     axes.legend()
     name = table.model.architecture or Path(table.model.path).name

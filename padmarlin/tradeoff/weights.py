@@ -4,31 +4,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from padmarlin.errors import check_regular_file, refusal
+from padmarlin.convert.refuse import refuse
+from padmarlin.convert.stored import ITEM_BYTES, Checkpoint, StoredTensor
 from padmarlin.models import LinearLayer
 from padmarlin.models.layers import EXPERT, LAYER
 
 SEED = 0
 _PIECE = 2**22  # weights in memory at a time: 16 MB in fp32, and a few times that while rounding
-_PLAIN = ("F16", "BF16", "F32")
+_PLAIN = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 _PACKED = (".qweight", ".weight_packed")
 _LARGEST = 2.0**127  # codes times scales stay finite in fp32 up to here
+_DAMAGED = "download the file again: it is truncated or damaged"
 
 Piece = tuple[Tensor, float]
 """(columns, k) weights in fp32, and how many times as many they stand for."""
-
-
-def refuse(argument: str, got: object, expected: object, remedy: str = "") -> NoReturn:
-    """Raises the ValueError of a checkpoint that cannot be rounded."""
-    raise ValueError(refusal("tradeoff", argument, got, expected, remedy)) from None
 
 
 def random_pieces(layer: LinearLayer, rows: int) -> Iterator[Piece]:
@@ -43,45 +38,34 @@ def random_pieces(layer: LinearLayer, rows: int) -> Iterator[Piece]:
 
 
 class CheckpointWeights:
-    """The plain weights of a checkpoint folder; its files stay open until it is closed."""
+    """The plain weights of a checkpoint folder. Files are read, not mapped: what is read leaves the
+    process's memory at once."""
 
     def __init__(self, folder: Path, rows: int) -> None:
+        checkpoint = Checkpoint(folder)
+        for name, (first, second) in checkpoint.twice.items():
+            refuse("path", f"{name!r} in both {first.name} and {second.name}", "each tensor once")
         self._folder = folder
+        self._tensors = checkpoint.tensors
         self._rows = rows
-        self._open_files = ExitStack()
-        self._files: dict[str, tuple[Path, Any]] = {}
         self.complete = True
-        for path in sorted(folder.glob("*.safetensors")):
-            check_regular_file("tradeoff", path.name, path)
-            try:
-                reader = self._open_files.enter_context(safe_open(path, framework="pt"))
-                self._files.update((name, (path, reader)) for name in reader.keys())  # noqa: SIM118
-            except (OSError, SafetensorError) as error:
-                self._open_files.close()
-                _refuse_damaged(path, error)
-
-    def __enter__(self) -> CheckpointWeights:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open_files.close()
 
     def pieces(self, layer: LinearLayer) -> Iterator[Piece]:
         """The weights of every matrix that a layer stands for."""
         for module, columns in _modules(layer):
-            yield from self._matrix(f"{module}.weight", columns, layer.k)
+            yield from self._matrix(self._tensor(module, columns, layer.k))
 
     def sampled_bytes(self, layer: LinearLayer) -> int:
         """Bytes of `pieces` in fp32."""
         sampled = (min(self._rows or columns, columns) for _, columns in _modules(layer))
         return sum(sampled) * layer.k * 4
 
-    def _matrix(self, name: str, columns: int, k: int) -> Iterator[Piece]:
-        path, view = self._view(name, columns, k)
+    def _matrix(self, tensor: StoredTensor) -> Iterator[Piece]:
+        columns, k = tensor.shape
         step = max(_PIECE // k, 1)
         if not self._rows or columns <= self._rows:
             for start in range(0, columns, step):
-                yield _checked(name, path, view, [(start, min(start + step, columns))]), 1.0
+                yield _read(tensor, [(start, min(start + step, columns))]), 1.0
             return
         self.complete = False
         generator = torch.Generator().manual_seed(SEED)
@@ -89,25 +73,20 @@ class CheckpointWeights:
         drawn = torch.randperm(columns, generator=generator)[: self._rows].sort().values.tolist()
         for start in range(0, len(drawn), step):
             ranges = [(row, row + 1) for row in drawn[start : start + step]]
-            yield _checked(name, path, view, ranges), columns / len(drawn)
+            yield _read(tensor, ranges), columns / len(drawn)
 
-    def _view(self, name: str, columns: int, k: int) -> tuple[Path, Any]:
-        module = name.removesuffix(".weight")
-        if any(module + packed in self._files for packed in _PACKED):
+    def _tensor(self, module: str, columns: int, k: int) -> StoredTensor:
+        if any(module + packed in self._tensors for packed in _PACKED):
             remedy = "pass the fp16 or bf16 model that it was made from"
             refuse("path", f"{module}, which is quantized already", "plain weights", remedy)
-        if name not in self._files:
+        name = f"{module}.weight"
+        if name not in self._tensors:
             refuse("path", f"no tensor {name!r} in {self._folder}", "one", "download it again")
-        path, reader = self._files[name]
-        try:
-            view = reader.get_slice(name)
-            dtype, shape = str(view.get_dtype()), tuple(view.get_shape())
-        except (OSError, SafetensorError) as error:
-            _refuse_damaged(path, error)
-        if dtype not in _PLAIN or shape != (columns, k):
+        tensor = self._tensors[name]
+        if tensor.dtype not in _PLAIN or tensor.shape != (columns, k):
             expected = f"{' or '.join(_PLAIN)} ({columns}, {k}), as config.json says"
-            refuse(f"tensor {name!r} in {path.name}", f"{dtype} {shape}", expected)
-        return path, view
+            refuse(tensor.label, f"{tensor.dtype} {tensor.shape}", expected)
+        return tensor
 
 
 def _modules(layer: LinearLayer) -> Iterator[tuple[str, int]]:
@@ -122,17 +101,24 @@ def _modules(layer: LinearLayer) -> Iterator[tuple[str, int]]:
                 yield name, columns
 
 
-def _checked(name: str, path: Path, view: Any, ranges: list[tuple[int, int]]) -> Tensor:
+def _read(tensor: StoredTensor, ranges: list[tuple[int, int]]) -> Tensor:
     """Rows of a tensor in fp32."""
+    row_bytes = tensor.shape[1] * ITEM_BYTES[tensor.dtype]
+    data = np.empty((sum(stop - start for start, stop in ranges), row_bytes), np.uint8)
+    left = data.reshape(-1).data
     try:
-        weights = torch.cat([view[start:stop] for start, stop in ranges]).float()
-    except (OSError, SafetensorError) as error:
-        _refuse_damaged(path, error)
+        with tensor.file.open("rb", buffering=0) as stream:
+            for start, stop in ranges:
+                stream.seek(tensor.begin + start * row_bytes)
+                part, left = left[: (stop - start) * row_bytes], left[(stop - start) * row_bytes :]
+                while part:
+                    got = stream.readinto(part)
+                    if not got:
+                        refuse(tensor.label, "the end of the file", f"row {stop - 1}", _DAMAGED)
+                    part = part[got:]
+    except OSError as error:
+        refuse(tensor.label, error, "a file that can be read", _DAMAGED)
+    weights = torch.from_numpy(data).view(_PLAIN[tensor.dtype]).float()
     if not bool(weights.abs().amax() <= _LARGEST):  # NaN is not
-        refuse(f"tensor {name!r} in {path.name}", "NaN or infinity", "finite weights")
+        refuse(tensor.label, "NaN or infinity", "finite weights")
     return weights
-
-
-def _refuse_damaged(path: Path, error: Exception) -> NoReturn:
-    remedy = "download the file again: it is truncated or damaged"
-    refuse(path.name, error, "a readable safetensors file", remedy)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from padmarlin.partition import build_row_map
 from padmarlin.plan import plan
-from padmarlin.tradeoff import GPUS, limit_us, to_markdown, tradeoff
+from padmarlin.tradeoff import GPUS, limit_us, to_markdown, tradeoff, weights
 from tests.checkpoint_files import GPTQ
 from tests.models.configs import CONFIGS, QWEN2_72B, decoder, write
 
@@ -78,12 +78,12 @@ def test_errors_are_those_of_numpy(dtype: torch.dtype, tmp_path: Path) -> None:
         "down": ("down_proj",),
     }
     for entry in table.entries:
-        weights = [
+        stored = [
             tensor.double().numpy()
             for name, tensor in tensors.items()
             if name.split(".")[-2] in fused[entry.layer.role]
         ]
-        expected = relative(weights, entry.choice.bits, entry.choice.group_size)
+        expected = relative(stored, entry.choice.bits, entry.choice.group_size)
         assert entry.error == pytest.approx(expected, rel=1e-3), (entry.layer.role, entry.choice)
     everything = [tensor.double().numpy() for tensor in tensors.values()]
     for total in table.totals:
@@ -113,6 +113,16 @@ def test_a_sample_stands_for_the_whole(tmp_path: Path) -> None:
     assert table.totals[0].error == pytest.approx(expected, rel=0.2)
     again = tradeoff(tmp_path, tp=1, bits=(4,), group_sizes=(32,), rows=40)
     assert again.to_json() == table.to_json()
+
+
+def test_pieces_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrices that are read in several pieces: 7 rows of 128, 4 of 208."""
+    checkpoint(tmp_path)
+    expected = tradeoff(tmp_path, tp=1)
+    monkeypatch.setattr(weights, "_PIECE", 1000)
+    found = tradeoff(tmp_path, tp=1)
+    for one, other in zip(found.entries, expected.entries, strict=True):
+        assert one.error == pytest.approx(other.error, rel=1e-9), (one.layer.role, one.choice)
 
 
 def test_weights_of_zero_have_no_error(tmp_path: Path) -> None:
@@ -268,5 +278,7 @@ def test_bad_checkpoints(tmp_path: Path) -> None:
             tradeoff(folder, tp=1)
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[:-100])
-    with pytest.raises(ValueError, match=r"tradeoff: model\.safetensors: got"):
+    with pytest.raises(
+        ValueError, match=r"^tradeoff: tensor .* in model\.safetensors \(the last\): got"
+    ):
         tradeoff(folder, tp=1)
