@@ -153,6 +153,15 @@ def test_unknown_versions_are_refused(repacked: Path, tmp_path: Path, key: str) 
         padmarlin.load_weight(out, DOWN, shard=Shard("k", 0, 2))
 
 
+@pytest.mark.parametrize("changes", [{"tp": "2"}, {"tp": 3}, {"dtype": 4}, {"others": {"x": 1}}])
+def test_values_that_cannot_be_are_refused(
+    repacked: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    out = edited(repacked, tmp_path / "out", **changes)
+    with pytest.raises(ValueError, match=INDEX):
+        padmarlin.load_weight(out, DOWN, shard=Shard("k", 0, 2))
+
+
 @pytest.mark.parametrize(
     "layers",
     [None, [], {DOWN: None}, {DOWN: {"axis": "k", "k": 1, "n": 1, "files": ["../x.safetensors"]}}],

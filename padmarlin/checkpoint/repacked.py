@@ -8,6 +8,7 @@ directory without it is not finished. A machine needs only the files of its own 
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from padmarlin.checkpoint.refuse import refuse
 from padmarlin.checkpoint.settings import read_json
-from padmarlin.errors import check_regular_file
+from padmarlin.errors import INT32_MAX, check_regular_file
 from padmarlin.layout import FORMAT_VERSION
 from padmarlin.partition import Shard
 from padmarlin.weight import PaddedWeight
@@ -70,9 +71,11 @@ class Repacked:
                 remedy = "repack with this version of padmarlin, or use the one that wrote it"
                 refuse(f"{key!r} in {INDEX}", repr(values.get(key)), str(expected), remedy)
         try:
-            layers = {name: _layer(name, entry) for name, entry in values["layers"].items()}
-            others = {str(name): str(file) for name, file in values["others"].items()}
-            tp, dtype = int(values["tp"]), values["dtype"]
+            tp, dtype = values["tp"], values["dtype"]
+            if not _is_size(tp) or dtype not in (None, "float16", "bfloat16"):
+                raise ValueError(f"tp {tp!r}, dtype {dtype!r}")
+            layers = {name: _layer(name, entry, tp) for name, entry in values["layers"].items()}
+            others = {name: _file(file) for name, file in values["others"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             refuse(INDEX, f"{type(error).__name__} ({error})", "a complete index", _DOWNLOAD)
         return cls(directory, tp, dtype, layers, others)
@@ -134,11 +137,22 @@ class Repacked:
             refuse("dtype", dtype, f"{weight.dtype}, as it was repacked, or None", remedy)
 
 
-def _layer(name: str, entry: Any) -> RepackedLayer:
-    axis, files = entry["axis"], tuple(entry["files"])
-    k, n = entry["k"], entry["n"]
-    if axis not in ("k", "n", None) or not files or not all(isinstance(f, str) for f in files):
-        raise ValueError(f"layer {name!r}: {entry}")
-    if any("/" in file or "\\" in file or not file.endswith(".safetensors") for file in files):
-        raise ValueError(f"layer {name!r}: files {files}")
-    return RepackedLayer(name, axis, int(k), int(n), files)
+def _layer(name: str, entry: Any, tp: int) -> RepackedLayer:
+    axis, k, n = entry["axis"], entry["k"], entry["n"]
+    files = tuple(_file(file) for file in entry["files"])
+    if axis not in ("k", "n", None) or not _is_size(k) or not _is_size(n):
+        raise ValueError(f"layer {name!r}: axis {axis!r}, k {k!r}, n {n!r}")
+    if len(files) != (1 if axis is None else tp):
+        raise ValueError(f"layer {name!r}: {len(files)} files for {tp} ranks")
+    return RepackedLayer(name, axis, k, n, files)
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 1 <= value <= INT32_MAX
+
+
+def _file(value: object) -> str:
+    """A plain name, so that an index cannot lead out of the directory."""
+    if not isinstance(value, str) or not re.fullmatch(r"[^/\\\0]+\.safetensors", value):
+        raise ValueError(f"{value!r} is no name of a safetensors file")
+    return value

@@ -179,8 +179,11 @@ class Checkpoint:
             refuse("config.json", got, "quantization_config")
         try:
             return self._layer(name)
-        except (KeyError, TypeError, IndexError) as error:
-            refuse(f"layer {name!r}", f"{type(error).__name__} ({error})", "complete settings")
+        except Exception as error:  # settings may be anything that JSON can say
+            if str(error).startswith("verify: "):
+                raise
+            got = f"{type(error).__name__} ({error})"
+            refuse(f"layer {name!r}", got, "tensors and settings that fit together")
 
     def _layer(self, name: str) -> Layer:
         if self._codes[name] == "weight_packed":
@@ -232,9 +235,11 @@ class Checkpoint:
 
     def _groups(self, g_idx: str, k: int, size: int, groups: int) -> Array:
         if g_idx in self.files:
+            entry = self.files.entry(g_idx)
+            if entry.shape != (k,) or entry.dtype not in ("I32", "I64"):
+                got = f"{entry.dtype} {entry.shape}"
+                refuse(f"tensor {g_idx!r}", got, f"I32 or I64 ({k},)")
             stored = np.array(self.files.array(g_idx)).astype(np.int64)
-            if stored.shape != (k,):
-                refuse(f"tensor {g_idx!r}", f"shape {stored.shape}", f"({k},)")
             # compressed-tensors writes -1 everywhere where it means none.
             if not (stored == -1).all():
                 if stored.min() < 0 or stored.max() >= groups:

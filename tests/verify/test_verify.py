@@ -262,3 +262,9 @@ def test_refusals(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_ranks_are_spawned_where_a_fork_cannot_have_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    report = verify_checkpoint(STRADDLING, tp=2, layers="*down_proj")
+    assert report.passed, faults(report)
