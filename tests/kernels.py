@@ -104,7 +104,7 @@ class EmulatedRun:
             bias=_address(bias),
             out=out.data_ptr(),
             partials=partials.data_ptr(),
-            lda=a.stride(0) if m > 1 else weight.k,
+            lda=a.stride(0) if m > 1 else 0,
             ldc=out.stride(0) if m > 1 else weight.n,
             m=m,
             n=weight.n,

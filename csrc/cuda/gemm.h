@@ -22,7 +22,7 @@ struct GemmArguments {
   const void* bias;           // (n), or null
   void* out;                  // (m, n), row stride ldc
   float* partials;            // (splits, m, padded_n) if the choice splits K, any content
-  int64_t lda, ldc;           // in elements
+  int64_t lda, ldc;           // in elements; lda 0 if m is 1
   int m, n, k, padded_n, padded_k, scale_rows;
   int front_pad;  // rows of zeros before a's column 0 (0 with `columns`)
   int bits;

@@ -163,7 +163,8 @@ void run(const Call& call, Tensor& out) {
       .bias = const_data_or_null(call.bias),
       .out = out.mutable_data_ptr(),
       .partials = static_cast<float*>(partials.mutable_data_ptr()),
-      .lda = row_stride(call.a),
+      // A single row has no next one: its odd length must not narrow the copies.
+      .lda = m > 1 ? row_stride(call.a) : 0,
       .ldc = row_stride(out),
       .m = m,
       .n = static_cast<int>(call.n),

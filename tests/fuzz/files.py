@@ -56,8 +56,10 @@ def _check_loaded(directory: Path, layer: str, shard: Shard | None, got: Tensor)
     """What was loaded is what the files say, where they can be read independently."""
     config = json.loads((directory / damage.CONFIG).read_bytes())
     values = config.get("quantization_config")
-    read = None if values is None else _READERS.get(values.get("quant_method", "gptq"))
-    if read is None or values.get("dynamic"):
+    if values is None or values.get("dynamic"):
+        return
+    read = _READERS.get(values.get("quant_method") or values.get("method") or "gptq")
+    if read is None:
         return
     stored = {}
     for file in directory.glob("*.safetensors"):

@@ -54,12 +54,15 @@ LAST = "k_tiles * (split + 1) / splits"
 SPLIT_PARTIAL = "float* partial = partial_row(args, split, row) + n;\n          partial[0] = low;"
 
 PIPELINE = [
-    Mutant("no_wait", GEMM, WAIT, "", "pipeline", NAN),
-    Mutant("wait_one_group_short", GEMM, WAIT, WAIT.replace("2", "1"), "pipeline", NAN),
+    Mutant("no_wait", GEMM, WAIT, "", "pipeline", REPORT, "exits with"),
+    Mutant(
+        "wait_one_group_short", GEMM, WAIT, WAIT.replace("2", "1"),
+        "pipeline", REPORT, "exits with",
+    ),
     Mutant("wait_one_group_short_race", GEMM, WAIT, WAIT.replace("2", "1"), "pipeline", RACE),
     Mutant(
         "no_empty_groups_at_the_end", GEMM, COMMIT, "ptx::cp_async_commit_group(); }",
-        "pipeline", NAN,
+        "pipeline", REPORT, "exits with",
     ),
     Mutant("no_barrier_in_the_loop", GEMM, BARRIER, "", "pipeline", WRONG),
     Mutant("no_barrier_in_the_loop_race", GEMM, BARRIER, "", "pipeline", RACE),
