@@ -92,7 +92,10 @@ def check_device(function: str, device: Any, types: tuple[str, ...]) -> torch.de
         count = torch.cuda.device_count()
         if (checked.index or 0) >= count:
             expected = f"one of the {count} CUDA devices that torch sees"
-            raise ValueError(refusal(function, "device", repr(str(checked)), expected))
+            remedy = (
+                'use "cpu", or a torch with CUDA on a machine with a driver' if not count else ""
+            )
+            raise ValueError(refusal(function, "device", repr(str(checked)), expected, remedy))
     return checked
 
 

@@ -128,10 +128,14 @@ def _check_inference(argument: str, tensor: Tensor | None) -> None:
 def _check_like(argument: str, tensor: Tensor, weight: PaddedWeight) -> None:
     check_strided("gemm", argument, tensor)
     if tensor.dtype != weight.dtype:
-        remedy = f"{argument}.to({weight.dtype}), or repack with dtype={tensor.dtype}"
+        remedy = f"{argument}.to({weight.dtype})"
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            remedy += f", or repack with dtype={tensor.dtype}"
         raise TypeError(refusal("gemm", argument, tensor.dtype, weight.dtype, remedy))
     if tensor.device != weight.device:
         remedy = f"weight.to({str(tensor.device)!r}), once, after loading"
+        if tensor.is_meta:
+            remedy = "pass a tensor that holds data"
         raise ValueError(refusal("gemm", argument, tensor.device, weight.device, remedy))
 
 

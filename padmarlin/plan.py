@@ -150,6 +150,10 @@ def plan(
         g_idx = _checked_g_idx(k, group_size, g_idx)
         act_order = not is_in_order(g_idx, group_size)
 
+    size = k if axis == "k" else n
+    if size % tp:
+        remedy = "choose a tp that divides it, or pad the checkpoint (padmarlin pad)"
+        raise ValueError(refusal("plan", "tp", tp, f"a divisor of {axis} = {size}", remedy))
     shards = [Shard(axis, rank, tp) for rank in range(tp)]
     if axis == "k":
         rows = _cut_rows(k, group_size, act_order, g_idx, shards)

@@ -196,8 +196,8 @@ def test_reads_well() -> None:
         (TypeError, "plan: group_size: got 64.0", {"group_size": 64.0}),
         (ValueError, "plan: tp: got 0, expected an int from 1", {"tp": 0}),
         (TypeError, "plan: tp: got True", {"tp": True}),
-        (ValueError, "got 384 along axis 'k', expected a multiple of world_size = 5", {"tp": 5}),
-        (ValueError, "got 64 along axis 'n', expected a multiple", {"tp": 5, "axis": "n"}),
+        (ValueError, "plan: tp: got 5, expected a divisor of k = 384", {"tp": 5}),
+        (ValueError, "plan: tp: got 5, expected a divisor of n = 64", {"tp": 5, "axis": "n"}),
         (ValueError, "plan: axis: got 'm', expected 'k' or 'n'", {"axis": "m"}),
         (TypeError, "plan: act_order: got 1, expected a bool", {"act_order": 1}),
         (

@@ -55,7 +55,14 @@ def load_weight(
         _extension.require_extension("load_weight", "device")
     repacked = Repacked.read(directory)
     source = CheckpointReader(directory) if repacked is None else repacked
-    return source.load(name, shard, checked_device, dtype)
+    try:
+        return source.load(name, shard, checked_device, dtype)
+    except (TypeError, ValueError) as error:
+        # A refusal is "function: argument: ..."; this caller never called repack_*.
+        function, _, rest = str(error).partition(": ")
+        if not function.startswith("repack_"):
+            raise
+        raise type(error)(f"load_weight: {name}: {rest}") from error
 
 
 def _checked_arguments(checkpoint_dir: Any, name: Any, shard: Any, dtype: Any) -> Path:
