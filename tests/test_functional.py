@@ -112,6 +112,7 @@ BAD = {
     "weight": (lambda a, w: (a, "w"), {}, "weight: got str, expected a PaddedWeight"),
     "a_type": (lambda a, w: ([1.0], w), {}, "a: got list"),
     "a_dtype": (lambda a, w: (a.float(), w), {}, r"a: got torch.float32.*a\.to\(torch.float16\)"),
+    "a_other_16_bits": (lambda a, w: (a.bfloat16(), w), {}, "repack with dtype=torch.bfloat16"),
     "a_k": (lambda a, w: (a[:, :-1], w), {}, r"a: got shape \(5, 99\), expected \(\.\.\., 100\)"),
     "a_scalar": (lambda a, w: (a[0, 0], w), {}, "a: got shape"),
     "a_device": (lambda a, w: (a.to("meta"), w), {}, "a: got meta, expected cpu"),
