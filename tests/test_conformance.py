@@ -214,6 +214,15 @@ def test_copies_arrive_at_the_wait_and_the_barrier(side: Side, blocks: int) -> N
     np.testing.assert_array_equal(side.reverse(values), expected)
 
 
+@pytest.mark.parametrize("chunks", [1, 2, 33])
+def test_bulk_copies_arrive_at_the_mbarrier(side: Side, chunks: int) -> None:
+    if isinstance(side, Device) and torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip("bulk copies exist from compute capability 9.0 on")
+    values = np.random.default_rng(13).integers(0, 255, 512 * chunks, np.uint8)
+    expected = values.reshape(chunks, 32, 16)[:, ::-1].reshape(-1)
+    np.testing.assert_array_equal(side.bulk_pipeline(values), expected)
+
+
 @pytest.mark.parametrize("x", [-64, -48, -8, -1, 0, 3, 40, 90, 101])
 @pytest.mark.parametrize("y", [-17, -2, 0, 9, 20])
 def test_tma_fills_with_zeros_what_lies_outside(side: Side, x: int, y: int) -> None:

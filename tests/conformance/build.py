@@ -25,7 +25,10 @@ FOLDERS = [
 SUFFIXES = (".h", ".cuh", ".cpp")
 
 # The emulator without its bindings.
-RUNTIME = ["async_copy", "bank_conflicts", "collectives", "fiber", "memory", "scheduler"]
+RUNTIME = [
+    "async_copy", "bank_conflicts", "collectives", "fiber", "mbarrier", "memory",
+    "scheduler", "tensor_copy",
+]  # fmt: skip
 
 
 class CannotBuild(RuntimeError):

@@ -3,6 +3,7 @@
 // pointers are device memory in one library, host memory in the other. A function returns null, or
 // what went wrong. Shapes are checked by their caller, tests/conformance/sides.py.
 #include "../probes/arithmetic.cuh"
+#include "../probes/bulk_pipeline.cuh"
 #include "../probes/format_consumers.cuh"
 #include "../probes/pipeline.cuh"
 #include "../probes/policy_copy.cuh"
@@ -115,6 +116,11 @@ PADMARLIN_EXPORT const char* probe_policy_copy(int threads, const uint4* in, uin
 PADMARLIN_EXPORT const char* probe_reverse(int blocks, const uint8_t* in, uint8_t* out) {
   return launch("reverse_probe", blocks, probes::kReverseThreads, probes::kReverseSharedBytes,
                 probes::reverse_probe<probes::Fault::kNone>, in, out, blocks);
+}
+
+PADMARLIN_EXPORT const char* probe_bulk_pipeline(int chunks, const uint8_t* in, uint4* out) {
+  return launch("bulk_pipeline_probe", 1, probes::kBulkThreads, probes::kBulkSharedBytes,
+                probes::bulk_pipeline_probe<probes::BulkFault::kNone>, in, chunks, out);
 }
 
 PADMARLIN_EXPORT const char* probe_tma_tile(int columns, int rows, int pitch_bytes, int x, int y,

@@ -78,6 +78,11 @@ class Side:
         assert values.size % 1024 == 0
         return self._call("reverse", values.size // 1024, values, out=np.empty_like(values))
 
+    def bulk_pipeline(self, values: Array) -> Array:
+        """Each 512 bytes with their 16-byte chunks in reverse order, by the copy engine."""
+        assert values.size % 512 == 0
+        return self._call("bulk_pipeline", values.size // 512, values, out=np.empty_like(values))
+
     def tma_tile(self, matrix: Array, columns: int, x: int, y: int) -> Array:
         """The (16, 64) box at column x, row y of a (rows, >= columns) matrix of 16 bits, as it lies
         in shared memory."""

@@ -26,23 +26,29 @@ void deliver(AsyncCopy& copy) {
   std::memset(shared + copy.source_bytes, 0, copy.bytes - copy.source_bytes);
 }
 
-void check_source(const void* global, int bytes, int source_bytes) {
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(global);
+void check_present(int bytes, int source_bytes) {
   if (source_bytes < 0 || source_bytes > bytes) {
     fail("cp_async: source_bytes is " + std::to_string(source_bytes) + ", expected 0.." +
          std::to_string(bytes));
   }
-  if (begin % bytes) {
-    fail("cp_async: misaligned global address, expected a multiple of " + std::to_string(bytes) +
-         ", got one " + std::to_string(begin % bytes) + " above");
+}
+
+}  // namespace
+
+void check_source(const char* instruction, const void* global, int bytes, int alignment) {
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(global);
+  const std::string name = std::string(instruction) + ": ";
+  if (begin % alignment) {
+    fail(name + "misaligned global address, expected a multiple of " + std::to_string(alignment) +
+         ", got one " + std::to_string(begin % alignment) + " above");
   }
   const auto& regions = machine->options.regions;
-  if (source_bytes == 0 || regions.empty()) return;
+  if (bytes == 0 || regions.empty()) return;
   const auto holds_source = [&](const Region& region) {
-    return begin >= region.begin && begin + source_bytes <= region.begin + region.bytes;
+    return begin >= region.begin && begin + bytes <= region.begin + region.bytes;
   };
   if (std::none_of(regions.begin(), regions.end(), holds_source)) {
-    std::string message = "cp_async: reads " + std::to_string(source_bytes) +
+    std::string message = name + "reads " + std::to_string(bytes) +
                           " bytes outside the registered global regions; relative to them:";
     for (const Region& region : regions) {
       message += " " + std::to_string(static_cast<int64_t>(begin - region.begin)) + " of " +
@@ -64,11 +70,10 @@ bool arrives_late() {
   return false;
 }
 
-}  // namespace
-
 void cp_async(void* shared, const void* global, int bytes, int source_bytes) {
   check_shared("cp_async", shared, bytes);
-  check_source(global, bytes, source_bytes);
+  check_present(bytes, source_bytes);
+  check_source("cp_async", global, source_bytes, bytes);
   Thread& thread = running_thread();
   AsyncCopy copy{shared, global, bytes, source_bytes, thread.committed_groups, false};
   declare(copy);

@@ -65,10 +65,31 @@ void wait_at_barrier() {
 
 void bar_sync() {
   Block& block = *running_thread().block;
-  char* const order = &block.barrier[block.barriers_passed % 2];
+  char* const order = block.barrier_order.of(block.barriers_passed);
   release(order);
   wait_at_barrier();
   acquire(order);
+}
+
+void syncwarp() {
+  // Every lane's arrival is ordered before every lane's departure.
+  Warp& warp = *running_thread().warp;
+  char* const order = warp.order.of(warp.syncs_passed);
+  release(order);
+  rendezvous("syncwarp", nullptr, [](Warp& all) { ++all.syncs_passed; });
+  acquire(order);
+}
+
+// ---- elect.sync
+
+bool elect_sync() {
+  bool elected = false;
+  rendezvous("elect_sync", &elected, [](Warp& warp) {
+    // Which lane it is, the hardware does not promise.
+    const int lane = machine->seeded() ? machine->random.below(kWarp) : 0;
+    *static_cast<bool*>(warp.lanes[lane]->operands) = true;
+  });
+  return elected;
 }
 
 // ---- ldmatrix

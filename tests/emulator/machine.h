@@ -5,6 +5,8 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -31,6 +33,14 @@ struct AsyncCopy {
   bool arrived;   // its bytes already are where they belong
 };
 
+// What ThreadSanitizer is told to be ordered by a barrier that is used again and again. Two places,
+// in turns: a thread that is already at the next use must not be seen by one that has not left
+// this.
+struct Order {
+  char places[2];
+  char* of(int64_t use) { return &places[use % 2]; }
+};
+
 struct Thread {
   Fiber fiber;
   Block* block;
@@ -39,16 +49,39 @@ struct Thread {
   void* operands = nullptr;      // of the warp-wide instruction it waits in
   std::deque<AsyncCopy> copies;  // in order of issue
   int64_t committed_groups = 0;
+  const void* waits_at = nullptr;   // what wait_at was called with
+  const char* waits_for = nullptr;  // its name
 };
 
 struct Warp {
   Block* block;
   int index;
   std::array<Thread*, kWarp> lanes;
-  // One bit per lane. A lane is ready, or waits in `instruction` or at the barrier, or has exited.
-  uint32_t ready = kAllLanes, in_instruction = 0, at_barrier = 0, exited = 0;
+  // One bit per lane. A lane is ready, or waits in `instruction`, at the barrier or in wait_at, or
+  // has exited.
+  uint32_t ready = kAllLanes, in_instruction = 0, at_barrier = 0, waiting = 0, exited = 0;
   const char* instruction = nullptr;
   AccessLog accesses;  // since the last rendezvous
+  Order order = {};    // of syncwarp
+  int64_t syncs_passed = 0;
+};
+
+// An mbarrier, by its address in the block's shared memory.
+struct Mbarrier {
+  int arrivals, missing_arrivals;
+  const Thread* initialized_by;
+  bool fenced = false;  // the copy engine may see it
+  int64_t missing_bytes = 0, phase = 0;
+  Order order = {};
+};
+
+// A copy of the copy engine that no wait at its mbarrier has covered yet.
+struct BulkCopy {
+  const Thread* issued_by;
+  Mbarrier* barrier;
+  int64_t phase;
+  int bytes;
+  std::function<void()> move;  // its bytes; empty: they have arrived
 };
 
 struct FreeDeleter {
@@ -61,10 +94,10 @@ struct Block {
   std::vector<Warp> warps;
   std::unique_ptr<uint8_t[], FreeDeleter> shared;
   int live_threads, threads_at_barrier = 0;
-  // What the barrier orders, for ThreadSanitizer. Two places, in turns: a thread that is already at
-  // the next barrier must not be seen by one that has not left this one.
-  char barrier[2];
+  Order barrier_order = {};
   int64_t barriers_passed = 0;
+  std::map<uint32_t, Mbarrier> mbarriers;
+  std::deque<BulkCopy> bulk_copies;  // in order of issue
 };
 
 // xorshift64*: the schedule must be the same everywhere, so no std::uniform_int_distribution.
@@ -106,6 +139,9 @@ inline Thread& running_thread() { return *machine->running; }
 // Ends the launch. Throws inside the thread's fiber; its entry catches.
 [[noreturn]] void fail(const std::string& message);
 
+// "block (0, 0) thread 3: ", for messages.
+std::string at_thread(const Thread& thread);
+
 // Runs other threads until somebody makes this one ready again.
 void suspend();
 
@@ -122,6 +158,30 @@ void maybe_preempt();
 // Throws unless [pointer, pointer + bytes) lies in the block's shared memory, aligned to `bytes`.
 // Returns the offset.
 uint32_t check_shared(const char* instruction, const void* pointer, int bytes);
+
+// Takes the running thread out of the schedule until another one wakes it; `what` for reports.
+void wait_at(const void* at, const char* what);
+// Puts the block's threads that wait there back into the schedule.
+void wake(Block& block, const void* at);
+
+// Throws unless [global, global + bytes) lies in a registered region, aligned.
+void check_source(const char* instruction, const void* global, int bytes, int alignment);
+// Whether a new copy's bytes come later than its issue.
+bool arrives_late();
+
+// Issues a copy of `bytes` that `move` will make.
+void issue_bulk_copy(const char* instruction, uint64_t* barrier, void* shared, int bytes,
+                     std::function<void()> move);
+// Some copy of the copy engine that is under way arrives; false if there is none. What is wrong
+// becomes the launch's error: this runs between threads.
+bool deliver_bulk_copy();
+// One line per mbarrier at which threads of the block wait: what it lacks.
+std::string describe_mbarriers(const Block& block);
+// Throws if copies were never waited for.
+void check_bulk_copies(const Block& block);
+
+// Where the 128-byte swizzle keeps the byte of that shared address: chunk ^= row % 8.
+constexpr uint32_t swizzle_128(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
 
 // All lanes of a warp meet: counts the accesses they made meanwhile.
 void settle_accesses(Warp& warp);

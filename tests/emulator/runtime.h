@@ -15,11 +15,12 @@
 
 namespace padmarlin::emulator {
 
-// When the bytes of a cp.async arrive. The program may rely on none of these: all are legal until
-// the wait_group that covers the copy.
+// When the bytes of a copy arrive. The program may rely on none of these: all are legal until the
+// wait_group or the mbarrier's phase that covers the copy.
 enum class Delivery {
   kEager,   // at once
-  kLate,    // in the wait_group that guarantees them; until then the destination holds NaNs
+  kLate,    // in the wait_group that guarantees them, or (copy engine) when nobody can go on
+            // without them; until then the destination holds NaNs
   kRandom,  // each copy one or the other
 };
 
@@ -76,6 +77,10 @@ uint32_t shared_address(const void* pointer);
 void ldmatrix_x4(uint32_t (&fragment)[4], const void* row);
 void mma_m16n8k16(Dtype dtype, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 
+void syncwarp();
+// True in one lane of the warp.
+bool elect_sync();
+
 // ---- the block's barrier
 void bar_sync();
 
@@ -83,5 +88,21 @@ void bar_sync();
 void cp_async(void* shared, const void* global, int bytes, int source_bytes);
 void cp_async_commit_group();
 void cp_async_wait_group(int pending);
+
+// ---- the copy engine and its barriers
+void mbarrier_init(uint64_t* barrier, int arrivals);
+void fence_mbarrier_init();
+void mbarrier_arrive(uint64_t* barrier, int bytes);  // announces `bytes` besides
+void mbarrier_wait_parity(uint64_t* barrier, int parity);
+void bulk_copy(void* shared, const void* global, int bytes, uint64_t* barrier);
+
+// A row-major matrix of 16-bit elements and the box that one load brings: `box_rows` rows of 128
+// bytes, stored with the 128-byte swizzle, zeros outside the matrix.
+struct TensorMap {
+  const uint16_t* base;
+  int64_t columns, rows, pitch_bytes;
+  int box_rows;
+};
+void tma_load_2d(void* shared, const TensorMap& map, int x, int y, uint64_t* barrier);
 
 }  // namespace padmarlin::emulator

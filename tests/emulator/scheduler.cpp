@@ -19,11 +19,6 @@ constexpr size_t kMaxSharedBytes = 227 * 1024;  // of one block, sm_90 (sm_80: 1
 constexpr size_t kSharedAlignment = 1024;
 constexpr uint8_t kPoison = 0xff;  // NaN in fp16, bf16 and fp32; -1 as an index
 
-std::string at_thread(const Thread& thread) {
-  return "block (" + std::to_string(thread.block->x) + ", " + std::to_string(thread.block->y) +
-         ") thread " + std::to_string(thread.index) + ": ";
-}
-
 // ---- who runs next
 
 Fiber& fiber_of(Thread* thread) { return thread ? thread->fiber : machine->launcher; }
@@ -60,7 +55,7 @@ Thread* choose_lane(const Warp& warp) {
 
 // Stays in the running warp while it can, as a real scheduler's threads run in step; a seed makes
 // it jump to another one from time to time. Null if nobody is ready.
-Thread* choose_thread() {
+Thread* choose_ready_thread() {
   constexpr uint32_t kTurnsPerWarp = 8;
   const Warp* const warp = machine->running ? machine->running->warp : nullptr;
   const bool jump = machine->seeded() && machine->random.one_in(kTurnsPerWarp);
@@ -71,6 +66,15 @@ Thread* choose_thread() {
   for (size_t i = 0; i < count; ++i) {
     const Warp& candidate = *machine->warps[(first + i) % count];
     if (candidate.ready) return choose_lane(candidate);
+  }
+  return nullptr;
+}
+
+// Late copies of the copy engine arrive when nobody can go on without them. Null ends the launch.
+Thread* choose_thread() {
+  while (machine->error.empty()) {
+    if (Thread* thread = choose_ready_thread()) return thread;
+    if (!deliver_bulk_copy()) break;
   }
   return nullptr;
 }
@@ -93,6 +97,7 @@ void retire(Thread& thread) {
   note_progress();
   --thread.block->live_threads;
   if (warp.exited == kAllLanes) settle_accesses(warp);
+  if (thread.block->live_threads == 0) check_bulk_copies(*thread.block);
 }
 
 // The first frame of every fiber. Exceptions stop here: no unwinder can go further, and the
@@ -177,6 +182,10 @@ std::string describe_wait(const Warp& warp) {
   };
   add(warp.at_barrier, "wait at bar_sync");
   if (warp.in_instruction) add(warp.in_instruction, std::string("wait in ") + warp.instruction);
+  if (warp.waiting) {
+    const Thread& first_waiting = *warp.lanes[std::countr_zero(warp.waiting)];
+    add(warp.waiting, std::string("wait at ") + first_waiting.waits_for);
+  }
   add(warp.exited, "have exited");
   return text;
 }
@@ -184,6 +193,7 @@ std::string describe_wait(const Warp& warp) {
 std::string describe_deadlock() {
   std::string message = "deadlock: no thread can go on";
   for (const Warp* warp : machine->warps) message += describe_wait(*warp);
+  for (const auto& block : machine->blocks) message += describe_mbarriers(*block);
   return message;
 }
 
@@ -227,7 +237,7 @@ void run_grid() {
     if (Thread* thread = choose_thread()) {
       switch_to(thread);
       end_finished_blocks();
-    } else {
+    } else if (machine->error.empty()) {
       machine->error = describe_deadlock();
     }
   }
@@ -235,9 +245,34 @@ void run_grid() {
 
 }  // namespace
 
+std::string at_thread(const Thread& thread) {
+  return "block (" + std::to_string(thread.block->x) + ", " + std::to_string(thread.block->y) +
+         ") thread " + std::to_string(thread.index) + ": ";
+}
+
 void fail(const std::string& message) { throw std::runtime_error(message); }
 
 void suspend() { switch_to(choose_thread()); }
+
+void wait_at(const void* at, const char* what) {
+  Thread& thread = running_thread();
+  const uint32_t lane = 1u << thread.lane;
+  thread.waits_at = at;
+  thread.waits_for = what;
+  thread.warp->waiting |= lane;
+  thread.warp->ready &= ~lane;
+  suspend();
+}
+
+void wake(Block& block, const void* at) {
+  note_progress();
+  for (Thread& thread : block.threads) {
+    const uint32_t lane = 1u << thread.lane;
+    if (!(thread.warp->waiting & lane) || thread.waits_at != at) continue;
+    thread.warp->waiting &= ~lane;
+    thread.warp->ready |= lane;
+  }
+}
 
 void count_step() {
   // A block takes some ten thousand steps from its start to its first barrier, which ends the
@@ -249,11 +284,20 @@ void count_step() {
     fail("livelock: " + std::to_string(kMaxIdleSteps) +
          " instructions without a barrier or a warp-wide instruction completed");
   }
-  if (step % kStepsPerTurn == 0) switch_to(next_in_turn());
+  if (step % kStepsPerTurn == 0) {
+    // Whoever spins may do so for what a copy brings.
+    deliver_bulk_copy();
+    switch_to(machine->error.empty() ? next_in_turn() : nullptr);
+  }
 }
 
 void maybe_preempt() {
   constexpr uint32_t kAccessesPerPreemption = 16;
+  if (machine->options.delivery == Delivery::kRandom &&
+      machine->random.one_in(kAccessesPerPreemption)) {
+    deliver_bulk_copy();
+    if (!machine->error.empty()) suspend();
+  }
   if (machine->seeded() && machine->random.one_in(kAccessesPerPreemption)) suspend();
 }
 

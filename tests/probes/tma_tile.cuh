@@ -4,6 +4,7 @@
 #pragma once
 
 #include <ptx/barrier.cuh>
+#include <ptx/mbarrier.cuh>
 #include <ptx/shared_memory.cuh>
 #include <ptx/special_registers.cuh>
 #include <ptx/tma.cuh>
@@ -22,7 +23,10 @@ __global__ inline void tma_tile_probe(PADMARLIN_GRID_CONSTANT ptx::TensorMap map
   uint8_t* const tile = ptx::dynamic_shared();
   auto* const barrier = reinterpret_cast<uint64_t*>(tile + kTmaBytes);
   const int lane = ptx::tid_x();
-  if (lane == 0) ptx::mbarrier_init(barrier, 1);
+  if (lane == 0) {
+    ptx::mbarrier_init(barrier, 1);
+    ptx::fence_mbarrier_init();
+  }
   ptx::bar_sync();
   if (lane == 0) {
     ptx::mbarrier_arrive_expect_tx(barrier, kTmaBytes);

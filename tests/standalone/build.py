@@ -20,7 +20,10 @@ EMULATOR = ROOT / "tests" / "emulator"
 CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "standalone"
 
-RUNTIME = ["async_copy", "bank_conflicts", "collectives", "fiber", "memory", "scheduler"]
+RUNTIME = [
+    "async_copy", "bank_conflicts", "collectives", "fiber", "mbarrier", "memory",
+    "scheduler", "tensor_copy",
+]  # fmt: skip
 PROGRAM = ["main", "checks", "gemm_case", "instances", "repack_case"]
 
 

@@ -8,4 +8,6 @@ namespace padmarlin::ptx {
 
 PADMARLIN_DEVICE void bar_sync() { emulator::bar_sync(); }
 
+PADMARLIN_DEVICE void syncwarp() { emulator::syncwarp(); }
+
 }  // namespace padmarlin::ptx
