@@ -51,7 +51,7 @@ def test_a_missing_wait_spoils_values(fault: native.BulkFault) -> None:
     ("fault", "message"),
     [
         (BulkFault.TOO_FEW_BYTES, r"thread \d+: (the mbarrier at 10\d\d completes a phase while a "
-         r"copy of 256 bytes is under way|256 bytes arrive at the mbarrier at 10\d\d, 256 more than)"),
+         r"copy of 256 bytes is under way|256 bytes arrive at the mbarrier at 10\d\d, 256 more)"),
         (BulkFault.TOO_MANY_BYTES, r"deadlock(?s:.*)wait at an mbarrier(?s:.*)"
          r"the mbarrier at 10\d\d lacks 0 arrivals and 512 bytes"),
         (BulkFault.NO_FENCE, r"thread \d+: bulk_copy: no fence_mbarrier_init has shown"),
