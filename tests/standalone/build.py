@@ -24,7 +24,7 @@ RUNTIME = [
     "async_copy", "bank_conflicts", "collectives", "fiber", "mbarrier", "memory",
     "scheduler", "tensor_copy",
 ]  # fmt: skip
-PROGRAM = ["main", "checks", "gemm_case", "instances", "repack_case"]
+PROGRAM = ["main", "checks", "fixup_case", "gemm_case", "instances", "repack_case"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Program:
 
     path: Path
     kind: str
-    instances: tuple[str, ...]  # "gemm <template arguments>" or "repack <bits>"
+    instances: tuple[str, ...]  # "gemm <template arguments>", "repack ..." or "fixup ..."
     overlay: Path | None = None  # of the instances alone: headers found before those of csrc
 
 
