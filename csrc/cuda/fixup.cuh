@@ -60,16 +60,19 @@ PADMARLIN_DEVICE bool add_partials(const SplitWorkspace& workspace, const Partit
   if (!holds) return true;
 
   // From memory its own part too: the loads of a split do not wait for each other, and no second
-  // set of accumulators is needed.
+  // set of accumulators is needed. Peeling or unrolling this loop would cost one, and spills.
+#pragma unroll
+  for (int i = 0; i < 4 * kVectors; ++i) own[i] = 0.0f;
+#pragma unroll 1
   for (int split = 0; split < segment.splits; ++split) {
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
       if (i >= vectors) continue;
       const float4 part = ptx::ld_global_cg_v4(address(split, i));
-      own[4 * i] = split == 0 ? part.x : own[4 * i] + part.x;
-      own[4 * i + 1] = split == 0 ? part.y : own[4 * i + 1] + part.y;
-      own[4 * i + 2] = split == 0 ? part.z : own[4 * i + 2] + part.z;
-      own[4 * i + 3] = split == 0 ? part.w : own[4 * i + 3] + part.w;
+      own[4 * i] += part.x;
+      own[4 * i + 1] += part.y;
+      own[4 * i + 2] += part.z;
+      own[4 * i + 3] += part.w;
     }
   }
   return true;

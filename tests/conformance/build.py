@@ -27,7 +27,7 @@ SUFFIXES = (".h", ".cuh", ".cpp")
 # The emulator without its bindings.
 RUNTIME = [
     "async_copy", "bank_conflicts", "collectives", "fiber", "mbarrier", "memory",
-    "scheduler", "tensor_copy",
+    "scheduler", "tensor_copy", "warpgroup",
 ]  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def device_library() -> Path:
         "-diag-suppress=20050",  # "inline" on a kernel in a header, which g++ needs
         "-gencode=arch=compute_80,code=[sm_80,compute_80]",
         "-gencode=arch=compute_90a,code=sm_90a",
-        *_includes(HERE / "ptx_ahead", ROOT / "csrc" / "cuda", ROOT / "csrc"),
+        *_includes(ROOT / "csrc" / "cuda", ROOT / "csrc"),
         "-x", "cu", str(HERE / "probes.cpp"),
     ])  # fmt: skip
 

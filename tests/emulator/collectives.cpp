@@ -71,6 +71,8 @@ void bar_sync() {
   acquire(order);
 }
 
+// ---- syncwarp
+
 void syncwarp() {
   // Every lane's arrival is ordered before every lane's departure.
   Warp& warp = *running_thread().warp;
@@ -90,6 +92,59 @@ bool elect_sync() {
     *static_cast<bool*>(warp.lanes[lane]->operands) = true;
   });
   return elected;
+}
+
+// ---- barriers of some warps
+
+namespace {
+
+void check_named_barrier(const NamedBarrier& barrier, int id, int threads) {
+  const std::string name = "bar_sync " + std::to_string(id);
+  if (id < 1 || id >= kNamedBarriers)
+    fail(name + ": expected a barrier 1.." + std::to_string(kNamedBarriers - 1));
+  if (threads <= 0 || threads % kWarp || threads > machine->shape.threads) {
+    fail(name + ": " + std::to_string(threads) + " threads, expected whole warps of the block");
+  }
+  if (!barrier.waiting.empty() && barrier.expected != threads) {
+    fail(name + ": for " + std::to_string(threads) + " threads, others wait there for " +
+         std::to_string(barrier.expected));
+  }
+}
+
+void wait_at_named_barrier(NamedBarrier& barrier, int threads) {
+  const Unobserved unobserved;
+  Thread& thread = running_thread();
+  barrier.expected = threads;
+  barrier.waiting.push_back(&thread);
+  if (static_cast<int>(barrier.waiting.size()) < threads) {
+    thread.warp->at_barrier |= 1u << thread.lane;
+    thread.warp->ready &= ~(1u << thread.lane);
+    return suspend();
+  }
+  for (Thread* waiting : barrier.waiting) {
+    waiting->warp->at_barrier &= ~(1u << waiting->lane);
+    waiting->warp->ready |= 1u << waiting->lane;
+    settle_accesses(*waiting->warp);
+  }
+  barrier.waiting.clear();
+  ++barrier.passed;
+  note_progress();
+  maybe_preempt();
+}
+
+}  // namespace
+
+void named_bar_sync(int id, int threads) {
+  Block& block = *running_thread().block;
+  NamedBarrier& barrier = block.named_barriers[id < 0 || id >= kNamedBarriers ? 0 : id];
+  {
+    const Unobserved unobserved;
+    check_named_barrier(barrier, id, threads);
+  }
+  char* const order = &barrier.order[barrier.passed % 2];
+  release(order);
+  wait_at_named_barrier(barrier, threads);
+  acquire(order);
 }
 
 // ---- ldmatrix
@@ -117,6 +172,32 @@ void execute_ldmatrix(Warp& warp) {
     }
   }
   SharedAccesses& count = machine->statistics["ldmatrix_x4"];
+  ++count.instructions;
+  count.extra_wavefronts += extra_wavefronts(addresses, kAllLanes, kRowBytes);
+}
+
+// ---- stmatrix
+
+struct StmatrixOperands {
+  uint8_t* row;
+  const uint32_t* fragment;
+  uint32_t address;
+};
+
+void execute_stmatrix(Warp& warp) {
+  LaneAddresses addresses;
+  for (int lane = 0; lane < kWarp; ++lane) {
+    const auto& own = *static_cast<StmatrixOperands*>(warp.lanes[lane]->operands);
+    addresses[lane] = own.address;
+    const int matrix = lane / 8, column = lane % 8;
+    for (int g = 0; g < 8; ++g) {
+      const Thread& owner = *warp.lanes[4 * g + column / 2];
+      const auto& source = *static_cast<StmatrixOperands*>(owner.operands);
+      const auto element = static_cast<uint16_t>(source.fragment[matrix] >> column % 2 * 16);
+      std::memcpy(own.row + 2 * g, &element, 2);
+    }
+  }
+  SharedAccesses& count = machine->statistics["stmatrix_x4_trans"];
   ++count.instructions;
   count.extra_wavefronts += extra_wavefronts(addresses, kAllLanes, kRowBytes);
 }
@@ -168,6 +249,13 @@ void ldmatrix_x4(uint32_t (&fragment)[4], const void* row) {
   declare_read(row, kRowBytes);
   LdmatrixOperands operands{fragment, static_cast<const uint8_t*>(row), address};
   rendezvous("ldmatrix_x4", &operands, execute_ldmatrix);
+}
+
+void stmatrix_x4_trans(void* row, const uint32_t (&fragment)[4]) {
+  const uint32_t address = check_shared("stmatrix_x4_trans", row, kRowBytes);
+  declare_write(row, kRowBytes);
+  StmatrixOperands operands{static_cast<uint8_t*>(row), fragment, address};
+  rendezvous("stmatrix_x4_trans", &operands, execute_stmatrix);
 }
 
 void mma_m16n8k16(Dtype dtype, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {

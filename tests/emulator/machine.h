@@ -53,6 +53,19 @@ struct Thread {
   const char* waits_for = nullptr;  // its name
 };
 
+// One warp's part of a wgmma that was issued. The registers are read when it is done, not before:
+// they belong to it until then.
+struct Wgmma {
+  Dtype dtype;
+  int columns;
+  uint64_t b;
+  bool accumulate;
+  std::array<float*, kWarp> d;
+  std::array<const uint32_t*, kWarp> a;
+  int64_t group;
+  bool done = false;
+};
+
 struct Warp {
   Block* block;
   int index;
@@ -64,6 +77,10 @@ struct Warp {
   AccessLog accesses;  // since the last rendezvous
   Order order = {};    // of syncwarp
   int64_t syncs_passed = 0;
+  std::deque<Wgmma> wgmmas;  // that no wait has covered, in order of issue
+  int64_t committed_wgmma_groups = 0;
+  bool wgmma_fenced = false;  // since the registers of A were last free to be written
+  int registers = 0;          // of each thread; of the block: free_registers
 };
 
 // An mbarrier, by its address in the block's shared memory.
@@ -84,6 +101,16 @@ struct BulkCopy {
   std::function<void()> move;  // its bytes; empty: they have arrived
 };
 
+// bar.sync of some of the block's warps, by number.
+struct NamedBarrier {
+  int expected = 0;  // threads; of those that wait there
+  std::vector<Thread*> waiting;
+  char order[2];  // as Block::barrier
+  int64_t passed = 0;
+};
+
+constexpr int kNamedBarriers = 16;
+
 struct FreeDeleter {
   void operator()(void* memory) const { free(memory); }
 };
@@ -96,8 +123,10 @@ struct Block {
   int live_threads, threads_at_barrier = 0;
   Order barrier_order = {};
   int64_t barriers_passed = 0;
+  std::array<NamedBarrier, kNamedBarriers> named_barriers;
   std::map<uint32_t, Mbarrier> mbarriers;
   std::deque<BulkCopy> bulk_copies;  // in order of issue
+  int free_registers = 0;            // given back by setmaxnreg
 };
 
 // xorshift64*: the schedule must be the same everywhere, so no std::uniform_int_distribution.
@@ -177,6 +206,8 @@ void issue_bulk_copy(const char* instruction, uint64_t* barrier, void* shared, i
 bool deliver_bulk_copy();
 // One line per mbarrier at which threads of the block wait: what it lacks.
 std::string describe_mbarriers(const Block& block);
+// Throws if the warp ends with wgmma groups that no wait has covered.
+void check_wgmmas(const Warp& warp);
 // Throws if copies were never waited for.
 void check_bulk_copies(const Block& block);
 

@@ -78,6 +78,7 @@ uint32_t atom_inc(uint32_t* address, uint32_t bound, bool acquires, bool release
 
 // ---- warp-wide instructions: every lane must come
 void ldmatrix_x4(uint32_t (&fragment)[4], const void* row);
+void stmatrix_x4_trans(void* row, const uint32_t (&fragment)[4]);
 void mma_m16n8k16(Dtype dtype, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 
 void syncwarp();
@@ -86,6 +87,15 @@ bool elect_sync();
 
 // ---- the block's barrier
 void bar_sync();
+void named_bar_sync(int id, int threads);
+
+// ---- warpgroups. `descriptor` is the matrix descriptor of PTX, 128-byte swizzle only.
+void wgmma(Dtype dtype, int columns, float* d, const uint32_t* a, uint64_t descriptor,
+           bool accumulate);
+void wgmma_fence();
+void wgmma_commit_group();
+void wgmma_wait_group(int pending);
+void setmaxnreg(int registers, bool increase);
 
 // ---- asynchronous copies
 void cp_async(void* shared, const void* global, int bytes, int source_bytes);

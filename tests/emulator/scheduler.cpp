@@ -17,7 +17,8 @@ namespace {
 
 constexpr size_t kMaxSharedBytes = 227 * 1024;  // of one block, sm_90 (sm_80: 163 KB)
 constexpr size_t kSharedAlignment = 1024;
-constexpr uint8_t kPoison = 0xff;  // NaN in fp16, bf16 and fp32; -1 as an index
+constexpr int kBlockRegisters = 64 * 1024;  // what __launch_bounds__(threads, 1) leaves a block
+constexpr uint8_t kPoison = 0xff;           // NaN in fp16, bf16 and fp32; -1 as an index
 
 // ---- who runs next
 
@@ -96,7 +97,10 @@ void retire(Thread& thread) {
   warp.exited |= lane;
   note_progress();
   --thread.block->live_threads;
-  if (warp.exited == kAllLanes) settle_accesses(warp);
+  if (warp.exited == kAllLanes) {
+    settle_accesses(warp);
+    check_wgmmas(warp);
+  }
   if (thread.block->live_threads == 0) check_bulk_copies(*thread.block);
 }
 
@@ -149,6 +153,7 @@ void start_block(int x, int y) {
   for (int i = 0; i < static_cast<int>(block->warps.size()); ++i) {
     block->warps[i].block = block.get();
     block->warps[i].index = i;
+    block->warps[i].registers = kBlockRegisters / shape.threads / 8 * 8;
     machine->warps.push_back(&block->warps[i]);
   }
   machine->blocks.push_back(std::move(block));

@@ -48,6 +48,7 @@ PADMARLIN_DEVICE uint8_t* load_shared(const uint4* weights, int tiles, const uin
   for (int i = ptx::tid_x(); i < rows * 8; i += threads) {
     ptx::st_shared_v4(shared_activations + activation_offset(i / 8, i % 8), activations[i]);
   }
+  ptx::fence_proxy_async();  // wgmma reads shared memory by another way than stores write it
   ptx::bar_sync();
   return shared_activations;
 }
@@ -118,6 +119,15 @@ __global__ void operand_a_probe(const uint4* tile, const uint4* activations, flo
   }
 }
 
+// d += a * b, and waits.
+template <Dtype kDtype>
+PADMARLIN_DEVICE void multiply_register_a(float (&d)[4], const uint32_t (&a)[4], uint64_t b) {
+  ptx::wgmma_fence();
+  ptx::wgmma_m64k16<kDtype, 8>(d, a, b, true);
+  ptx::wgmma_commit_group();
+  ptx::wgmma_wait_group<0>();
+}
+
 // (c) wgmma m64k16, weights as register operand A: out (128, 8) from two tiles side by side. One
 // warpgroup: warps 0, 1 read tile 0, warps 2, 3 tile 1, each one half of every lane's 16 bytes.
 template <Dtype kDtype, int kBits>
@@ -140,7 +150,7 @@ __global__ void register_a_probe(const uint4* tiles, const uint4* activations, f
     for (int i = 0; i < 2; ++i) {
       uint32_t w[4];
       unpack_fragment<kDtype, kBits>(words[i], w);
-      ptx::wgmma_m64n8k16<kDtype>(d[i], w, shared_b, 2 * slice);
+      multiply_register_a<kDtype>(d[i], w, ptx::swizzled_descriptor(shared_b, 2 * slice));
     }
   }
   // Row r of this warp's sixteen is column 16 * (2 * half + i) + r of its tile; `half` belongs to

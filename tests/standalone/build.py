@@ -22,7 +22,7 @@ BUILD = ROOT / "build" / "standalone"
 
 RUNTIME = [
     "async_copy", "bank_conflicts", "collectives", "fiber", "mbarrier", "memory",
-    "scheduler", "tensor_copy",
+    "scheduler", "tensor_copy", "warpgroup",
 ]  # fmt: skip
 PROGRAM = ["main", "checks", "fixup_case", "gemm_case", "instances", "repack_case"]
 

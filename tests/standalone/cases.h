@@ -48,6 +48,9 @@ struct GemmCase {
   int splits = 1;
   Values values = Values::kIntegers;
   bool tampered = false;  // tables that name a row or a column outside
+  // The wgmma kernel instead, with as many rows a block; its partition: blocks, tiles cut among
+  // them.
+  int wgmma_rows = 0, blocks = 2, streamed = 0;
 };
 
 struct RepackCase {

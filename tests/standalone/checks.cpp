@@ -146,6 +146,44 @@ std::vector<Check> sharp_checks() {
   };
 }
 
+// ---- the wgmma kernel. A's base and pitch are multiples of 8 elements there.
+
+GemmCase wgmma_case(GemmCase made) {
+  if (made.wgmma_rows == 0) made.wgmma_rows = 64;
+  made.a_gap = static_cast<int>(round_up(made.k + made.a_gap, 8)) - made.k;
+  return made;
+}
+
+std::vector<GemmCase> wgmma_cases(std::vector<GemmCase> cases) {
+  for (GemmCase& made : cases) made = wgmma_case(made);
+  return cases;
+}
+
+std::vector<Check> wgmma_checks() {
+  return {
+      {"wgmma_ring", wgmma_cases({{.m = 70, .n = 300, .k = 900, .blocks = 1}})},
+      {"wgmma_ring_rows_128", wgmma_cases({{.m = 130, .k = 900, .wgmma_rows = 128}})},
+      {"wgmma_ring_rows_160", wgmma_cases({{.m = 170, .k = 900, .wgmma_rows = 160}})},
+      {"wgmma_m_tail", wgmma_cases({{.m = 1}, {.m = 15}, {.m = 16}, {.m = 65}})},
+      {"wgmma_n_tail", wgmma_cases({{.n = 1, .bias = true},
+                                    {.n = 63, .out_gap = 1},
+                                    {.n = 129, .bias = true, .out_offset = 1},
+                                    {.n = 264, .bias = true, .out_gap = 8},
+                                    {.n = 250, .out_offset = 2, .out_gap = 6}})},
+      {"wgmma_k_tail", wgmma_cases({{.k = 1}, {.k = 7}, {.k = 64}, {.k = 65, .a_gap = 20}})},
+      {"wgmma_front_pad", wgmma_cases({{.front_pad = 16}, {.k = 130, .front_pad = 61}})},
+      {"wgmma_scale_rows",
+       wgmma_cases({{.group_size = 16}, {.group_size = 48}, {.k = 130, .front_pad = 40}})},
+      {"wgmma_tampered_tables", wgmma_cases({{.group_size = 16, .tampered = true}})},
+      {"wgmma_stream_k", wgmma_cases({{.m = 70, .k = 450, .bias = true, .blocks = 3, .streamed = 2},
+                                      {.m = 3, .k = 700, .blocks = 4, .streamed = 1},
+                                      {.m = 70, .n = 520, .k = 200, .blocks = 4, .streamed = 5}})},
+      {"wgmma_split_k", wgmma_cases({{.m = 70, .k = 450, .splits = 3, .blocks = 6}})},
+      {"wgmma_bias",
+       wgmma_cases({{.kernel = kBfloat164, .m = 20, .n = 300, .k = 450, .bias = true}})},
+  };
+}
+
 // ---- random cases
 
 std::vector<GemmKey> all_kernels() {
@@ -220,9 +258,42 @@ RepackCase random_repack(const RepackKey& kernel, uint32_t seed) {
   return made;
 }
 
+GemmCase random_wgmma(const GemmKey& kernel, int rows, uint32_t seed) {
+  uint32_t draw = 200;
+  const auto below = [&](uint32_t bound) { return static_cast<int>(mixed(seed, ++draw) % bound); };
+  GemmCase made{.kernel = kernel};
+  made.wgmma_rows = rows;
+  made.m = 1 + below(2 * rows);
+  made.n = 1 + below(600);
+  made.k = 1 + below(500);
+  made.group_size = 16 << below(4);
+  if (below(2)) made.front_pad = below(60);
+  made.bias = below(2) == 0;
+  if (below(2)) made.a_offset = 8;
+  if (below(2)) made.a_gap = 8 * below(4);
+  if (below(2)) made.out_offset = below(9);
+  if (below(2)) made.out_gap = below(9);
+  made.blocks = 1 + below(4);
+  if (below(2)) made.streamed = 1 + below(div_up(made.m, rows) * div_up(made.n, 256));
+  if (below(3) == 0) made.values = Values::kOneHot;
+  return wgmma_case(made);
+}
+
 std::vector<Check> all_checks() {
-  constexpr uint32_t kCasesPerInstance = 24;
+  constexpr uint32_t kCasesPerInstance = 24, kCasesPerWgmma = 4;
   std::vector<Check> all = sharp_checks();
+  for (const Check& check : wgmma_checks()) all.push_back(check);
+  for (const GemmKey& kernel : all_kernels()) {
+    if (kernel.m_slices != 1) continue;
+    for (const int rows : {64, 128, 160}) {
+      Check check{.name = "ragged_wgmma_" + name_of(kernel)};
+      check.name.replace(check.name.rfind("_m"), std::string::npos, "_m" + std::to_string(rows));
+      for (uint32_t seed = 0; seed < kCasesPerWgmma; ++seed) {
+        check.gemms.push_back(random_wgmma(kernel, rows, seed + rows));
+      }
+      all.push_back(check);
+    }
+  }
   for (const GemmKey& kernel : all_kernels()) {
     Check check{.name = "ragged_" + name_of(kernel)};
     for (uint32_t seed = 0; seed < kCasesPerInstance; ++seed) {

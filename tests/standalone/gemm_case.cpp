@@ -30,33 +30,19 @@ class GemmProblem {
       }
     }
     out_ = Tensor<uint16_t>(problem_.m, problem_.n, problem_.out_gap, problem_.out_offset);
-    if (problem_.splits > 1) {
+    if (problem_.splits > 1 && problem_.wgmma_rows == 0) {
       partials_ = Tensor<float>(problem_.splits * problem_.m, padded_n());
     }
   }
 
   void launch_kernels(const Schedule& schedule) {
-    const GemmInstance& instance = find_gemm(key_);
     const GemmArguments args = arguments();
     LaunchOptions options{schedule.seed, schedule.delivery, schedule.resident_blocks, {}};
     a_.append_regions(options.regions);
     qweight_.append_regions(options.regions);
     scales_.append_regions(options.regions);
     if (zeros_.data() != nullptr) zeros_.append_regions(options.regions);
-    const int blocks = div_up(args.m, 16 * key_.m_slices) * div_up(padded_n(), kBlockColumns);
-    const Statistics accesses =
-        launch({"gemm_kernel", blocks, problem_.splits, kBlockThreads, instance.shared_bytes},
-               options, [&] { instance.gemm(args, problem_.splits); });
-    for (const auto& [instruction, count] : accesses) {
-      if (count.extra_wavefronts == 0) continue;
-      throw Failure("bank conflicts: " + std::to_string(count.extra_wavefronts) +
-                    " extra wavefronts in " + std::to_string(count.instructions) + " " +
-                    instruction);
-    }
-    if (problem_.splits == 1) return;
-    // As csrc/cuda/gemm_kernel.cuh has it: 256 threads, a pair of columns each.
-    launch({"reduce_kernel", args.m * div_up(args.n, 512), 1, 256, 0}, options,
-           [&] { instance.reduce(args, problem_.splits); });
+    problem_.wgmma_rows > 0 ? launch_wgmma(args, options) : launch_gemm(args, options);
   }
 
   void compare() const {
@@ -218,6 +204,55 @@ class GemmProblem {
 
   // ---- launch and compare
 
+  static void check_conflicts(const Statistics& accesses) {
+    for (const auto& [instruction, count] : accesses) {
+      if (count.extra_wavefronts == 0) continue;
+      throw Failure("bank conflicts: " + std::to_string(count.extra_wavefronts) +
+                    " extra wavefronts in " + std::to_string(count.instructions) + " " +
+                    instruction);
+    }
+  }
+
+  void launch_gemm(const GemmArguments& args, const LaunchOptions& options) const {
+    const GemmInstance& instance = find_gemm(key_);
+    const int blocks = div_up(args.m, 16 * key_.m_slices) * div_up(padded_n(), kBlockColumns);
+    check_conflicts(
+        launch({"gemm_kernel", blocks, problem_.splits, kBlockThreads, instance.shared_bytes},
+               options, [&] { instance.gemm(args, problem_.splits); }));
+    if (problem_.splits == 1) return;
+    // As csrc/cuda/gemm_kernel.cuh has it: 256 threads, a pair of columns each.
+    launch({"reduce_kernel", args.m * div_up(args.n, 512), 1, 256, 0}, options,
+           [&] { instance.reduce(args, problem_.splits); });
+  }
+
+  void launch_wgmma(const GemmArguments& args, const LaunchOptions& options) {
+    const int rows = problem_.wgmma_rows, k_tiles = args.padded_k / kTile;
+    const WgmmaInstance& instance =
+        find_wgmma({key_.dtype, key_.bits, key_.dequant, key_.asymmetric, rows});
+    const int m_tiles = div_up(args.m, rows);
+    const int n_tiles = div_up(args.padded_n, wgmma::kBlockColumns);
+    const Partition partition =
+        problem_.splits > 1
+            ? split_k(m_tiles * n_tiles, k_tiles, problem_.blocks, problem_.splits)
+            : stream_k(m_tiles * n_tiles, k_tiles, problem_.blocks, problem_.streamed);
+    const int slots = num_partial_slots(partition), counters = num_counters(partition);
+    if (slots > 0) partials_ = Tensor<float>(slots, rows * wgmma::kBlockColumns);
+    if (counters > 0) {
+      counters_ = Tensor<uint32_t>(1, counters);
+      std::fill_n(counters_.data(), counters, 0);
+    }
+    const wgmma::Arguments all = {args,    partition, {partials_.data(), counters_.data()},
+                                  m_tiles, n_tiles,   /*band=*/2};
+    const TensorMap map = {a_.data(), args.k, args.m, a_.pitch() * 2, rows};
+    const auto layout = wgmma::shared_layout(rows, key_.bits, key_.asymmetric);
+    check_conflicts(launch(
+        {"wgmma_kernel", partition.blocks, 1, wgmma::kThreads, static_cast<size_t>(layout.bytes)},
+        options, [&] { instance.gemm(all, map); }));
+    for (int i = 0; i < counters; ++i) {
+      if (counters_.at(0, i) != 0) throw Failure("counter " + std::to_string(i) + " is not 0");
+    }
+  }
+
   GemmArguments arguments() const {
     return {.a = a_.data(),
             .qweight = qweight_.data(),
@@ -273,6 +308,7 @@ class GemmProblem {
   Tensor<uint32_t> qweight_;
   Tensor<int32_t> slice_rows_, columns_;
   Tensor<float> partials_;
+  Tensor<uint32_t> counters_;
 };
 
 template <Dtype kDtype>
@@ -299,7 +335,9 @@ std::string describe(const GemmCase& problem) {
          number("bias", problem.bias) + number("a_offset", problem.a_offset) +
          number("a_gap", problem.a_gap) + number("out_offset", problem.out_offset) +
          number("out_gap", problem.out_gap) + number("splits", problem.splits) +
-         number("values", static_cast<int>(problem.values)) + number("tampered", problem.tampered);
+         number("values", static_cast<int>(problem.values)) + number("tampered", problem.tampered) +
+         number("wgmma_rows", problem.wgmma_rows) + number("blocks", problem.blocks) +
+         number("streamed", problem.streamed);
 }
 
 }  // namespace padmarlin::emulator

@@ -18,6 +18,11 @@ std::vector<GemmInstance>& gemms() {
   return instances;
 }
 
+std::vector<WgmmaInstance>& wgmmas() {
+  static std::vector<WgmmaInstance> instances;
+  return instances;
+}
+
 std::vector<RepackInstance>& repacks() {
   static std::vector<RepackInstance> instances;
   return instances;
@@ -29,12 +34,20 @@ std::string definition(const FixupKey& key) {
   return std::to_string(key.threads) + ", " + std::to_string(key.vectors);
 }
 
-std::string definition(const GemmKey& key) {
+// The template arguments that all gemm kernels begin with.
+template <typename Key>
+static std::string weights_of(const Key& key) {
   const char* const kinds[] = {"kTwoField", "kOneField", "kWide"};
   return std::string("Dtype::") + (key.dtype == Dtype::kHalf ? "kHalf" : "kBfloat16") + ", " +
          std::to_string(key.bits) + ", Dequant::" + kinds[static_cast<int>(key.dequant)] + ", " +
-         (key.asymmetric ? "true" : "false") + ", " + std::to_string(key.m_slices);
+         (key.asymmetric ? "true" : "false") + ", ";
 }
+
+std::string definition(const GemmKey& key) {
+  return weights_of(key) + std::to_string(key.m_slices);
+}
+
+std::string definition(const WgmmaKey& key) { return weights_of(key) + std::to_string(key.rows); }
 
 std::string definition(const RepackKey& key) {
   const char* const packings[] = {"kGptq", "kAwq", "kCompressedTensors"};
@@ -48,6 +61,11 @@ bool register_fixup(const FixupInstance& instance) {
 
 bool register_gemm(const GemmInstance& instance) {
   gemms().push_back(instance);
+  return true;
+}
+
+bool register_wgmma(const WgmmaInstance& instance) {
+  wgmmas().push_back(instance);
   return true;
 }
 
@@ -75,6 +93,13 @@ const RepackInstance& find_repack(const RepackKey& key) {
     if (instance.key == key) return instance;
   }
   throw std::invalid_argument("repack_kernel<" + definition(key) + "> is not in this program");
+}
+
+const WgmmaInstance& find_wgmma(const WgmmaKey& key) {
+  for (const WgmmaInstance& instance : wgmmas()) {
+    if (instance.key == key) return instance;
+  }
+  throw std::invalid_argument("wgmma_kernel<" + definition(key) + "> is not in this program");
 }
 
 }  // namespace padmarlin::emulator

@@ -11,6 +11,7 @@
 #include "cuda/fixup.cuh"
 #include "cuda/gemm.h"
 #include "cuda/repack.h"
+#include "cuda/wgmma/arguments.h"
 
 namespace padmarlin::emulator {
 
@@ -29,6 +30,21 @@ struct GemmInstance {
   size_t shared_bytes;
   void (*gemm)(GemmArguments, int splits);
   void (*reduce)(GemmArguments, int splits);
+};
+
+struct WgmmaKey {
+  Dtype dtype = Dtype::kHalf;
+  int bits = 4;
+  Dequant dequant = Dequant::kTwoField;
+  bool asymmetric = false;
+  int rows = 64;
+
+  auto operator<=>(const WgmmaKey&) const = default;
+};
+
+struct WgmmaInstance {
+  WgmmaKey key;
+  void (*gemm)(wgmma::Arguments, TensorMap);
 };
 
 struct FixupKey {
@@ -59,15 +75,18 @@ struct RepackInstance {
 std::string definition(const FixupKey& key);
 std::string definition(const GemmKey& key);
 std::string definition(const RepackKey& key);
+std::string definition(const WgmmaKey& key);
 
 // Called before main by each instance.
 bool register_fixup(const FixupInstance& instance);
 bool register_gemm(const GemmInstance& instance);
 bool register_repack(const RepackInstance& instance);
+bool register_wgmma(const WgmmaInstance& instance);
 
 // Throw std::invalid_argument if the program has no such instance.
 const FixupInstance& find_fixup(const FixupKey& key);
 const GemmInstance& find_gemm(const GemmKey& key);
 const RepackInstance& find_repack(const RepackKey& key);
+const WgmmaInstance& find_wgmma(const WgmmaKey& key);
 
 }  // namespace padmarlin::emulator

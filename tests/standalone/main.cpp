@@ -76,7 +76,10 @@ void print_instances(const std::vector<Check>& selected) {
   std::set<std::string> lines;
   for (const Check& check : selected) {
     for (const GemmCase& problem : check.gemms) {
-      lines.insert(check.name + " gemm " + definition(problem.kernel));
+      const GemmKey& key = problem.kernel;
+      const WgmmaKey wgmma = {key.dtype, key.bits, key.dequant, key.asymmetric, problem.wgmma_rows};
+      lines.insert(check.name + (problem.wgmma_rows > 0 ? " wgmma " + definition(wgmma)
+                                                        : " gemm " + definition(key)));
     }
     for (const FixupCase& problem : check.fixups) {
       lines.insert(check.name + " fixup " + definition(problem.kernel));

@@ -26,6 +26,16 @@ PADMARLIN_DEVICE uint4 ld_shared_v4(const void* pointer) {
   return value;
 }
 
+// ld.shared.v2: `pointer` 8-byte aligned. Half warps (16 lanes) are served together.
+PADMARLIN_DEVICE uint2 ld_shared_v2(const void* pointer) {
+  uint2 value;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
+               : "=r"(value.x), "=r"(value.y)
+               : "r"(shared_address(pointer))
+               : "memory");
+  return value;
+}
+
 // st.shared.v4: `pointer` 16-byte aligned.
 PADMARLIN_DEVICE void st_shared_v4(void* pointer, uint4 value) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(pointer)),
@@ -40,6 +50,20 @@ PADMARLIN_DEVICE void ldmatrix_x4(uint32_t (&fragment)[4], const void* row) {
                : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
                : "r"(shared_address(row))
                : "memory");
+}
+
+// stmatrix .x4.trans, sm_90: matrix j is what lanes 4g + t hold in fragment[j], elements (g, 2t)
+// and (g, 2t + 1). Its *columns* are stored as rows of 16 bytes: column i % 8 of matrix i / 8 where
+// lane i says.
+PADMARLIN_DEVICE void stmatrix_x4_trans(void* row, const uint32_t (&fragment)[4]) {
+#if PADMARLIN_HAS_SM90
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                   shared_address(row)),
+               "r"(fragment[0]), "r"(fragment[1]), "r"(fragment[2]), "r"(fragment[3])
+               : "memory");
+#else
+  __trap();
+#endif
 }
 
 }  // namespace padmarlin::ptx

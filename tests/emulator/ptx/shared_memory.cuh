@@ -20,6 +20,13 @@ PADMARLIN_DEVICE uint4 ld_shared_v4(const void* pointer) {
   return value;
 }
 
+PADMARLIN_DEVICE uint2 ld_shared_v2(const void* pointer) {
+  emulator::access_shared("ld_shared_v2", pointer, sizeof(uint2));
+  uint2 value;
+  std::memcpy(&value, pointer, sizeof value);
+  return value;
+}
+
 PADMARLIN_DEVICE void st_shared_v4(void* pointer, uint4 value) {
   emulator::access_shared("st_shared_v4", pointer, sizeof value);
   std::memcpy(pointer, &value, sizeof value);
@@ -27,6 +34,10 @@ PADMARLIN_DEVICE void st_shared_v4(void* pointer, uint4 value) {
 
 PADMARLIN_DEVICE void ldmatrix_x4(uint32_t (&fragment)[4], const void* row) {
   emulator::ldmatrix_x4(fragment, row);
+}
+
+PADMARLIN_DEVICE void stmatrix_x4_trans(void* row, const uint32_t (&fragment)[4]) {
+  emulator::stmatrix_x4_trans(row, fragment);
 }
 
 }  // namespace padmarlin::ptx

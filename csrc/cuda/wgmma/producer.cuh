@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// The producer: one thread that fills the ring. The copy engine does the work.
+#pragma once
+
+#include <ptx/bulk_copy.cuh>
+#include <ptx/cp_async.cuh>
+#include <ptx/mbarrier.cuh>
+#include <ptx/shared_memory.cuh>
+#include <ptx/tma.cuh>
+
+#include "cuda/wgmma/arguments.h"
+#include "cuda/wgmma/ring.cuh"
+
+namespace padmarlin::wgmma {
+
+// The scale rows of a k-tile's four k-slices, as the table names them.
+struct SliceRows {
+  int named[kSlicesPerTile];
+};
+
+PADMARLIN_DEVICE SliceRows slice_rows(const GemmArguments& args, int k_tile) {
+  SliceRows rows;
+#pragma unroll
+  for (int slice = 0; slice < kSlicesPerTile; ++slice) {
+    rows.named[slice] = args.slice_rows[k_tile * kSlicesPerTile + slice];
+  }
+  return rows;
+}
+
+// A place is needed where the row differs from that of the slice before.
+PADMARLIN_DEVICE bool begins_place(const SliceRows& rows, int slice) {
+  return slice == 0 || rows.named[slice] != rows.named[slice - 1];
+}
+
+template <int kRows, int kBits, bool kAsymmetric>
+PADMARLIN_DEVICE void bring_stage(const GemmArguments& args, const ptx::TensorMap& map,
+                                  const Shared<kRows, kBits, kAsymmetric>& shared, int slot, int m0,
+                                  int n_tile, int k_tile, const SliceRows& rows, uint64_t policy) {
+  constexpr StageLayout kStage = Shared<kRows, kBits, kAsymmetric>::kStage;
+  const int left = args.padded_n / kTile - n_tile;
+  const int tiles = left < kBlockTiles ? left : kBlockTiles;
+  const int scale_bytes = tiles * kTile * 2;
+
+  int places[kSlicesPerTile];
+#pragma unroll
+  for (int slice = 0; slice < kSlicesPerTile; ++slice) {
+    places[slice] = slice == 0 ? 0 : places[slice - 1] + begins_place(rows, slice);
+  }
+  const int num_places = places[kSlicesPerTile - 1] + 1;
+  ptx::st_shared_v4(shared.places(slot),
+                    uint4{static_cast<uint32_t>(places[0]), static_cast<uint32_t>(places[1]),
+                          static_cast<uint32_t>(places[2]), static_cast<uint32_t>(places[3])});
+
+  uint64_t* const full = shared.full(slot);
+  uint8_t* const stage = shared.stage(slot);
+  ptx::mbarrier_arrive_expect_tx(full, kRows * kActivationRowBytes + tiles * tile_bytes(kBits) +
+                                           num_places * scale_bytes * (kAsymmetric ? 2 : 1));
+  // Columns before A's first (the front pad) and behind its last, and rows behind its last, arrive
+  // as zeros.
+  ptx::tma_load_2d(stage, map, k_tile * kTile - args.front_pad, m0, full);
+
+  const int k_tiles = args.padded_k / kTile;
+  const uint32_t* const weights =
+      args.qweight + (static_cast<size_t>(n_tile) * k_tiles + k_tile) * tile_words(kBits);
+  for (int tile = 0; tile < tiles; ++tile) {
+    ptx::bulk_copy(stage + kStage.weights + tile * tile_bytes(kBits),
+                   weights + static_cast<size_t>(tile) * k_tiles * tile_words(kBits),
+                   tile_bytes(kBits), full, policy);
+  }
+#pragma unroll
+  for (int slice = 0; slice < kSlicesPerTile; ++slice) {
+    if (!begins_place(rows, slice)) continue;
+    // A row outside the table cannot come from repack; it must still not be read.
+    const uint32_t last = static_cast<uint32_t>(args.scale_rows - 1);
+    const uint32_t named = static_cast<uint32_t>(rows.named[slice]);
+    const size_t row = named < last ? named : last;
+    const size_t source = row * args.padded_n + n_tile * kTile;
+    const int place = places[slice] * kScaleRowBytes;
+    ptx::bulk_copy(stage + kStage.scales + place,
+                   static_cast<const uint16_t*>(args.scales) + source, scale_bytes, full);
+    if constexpr (kAsymmetric) {
+      ptx::bulk_copy(stage + kStage.zeros + place, args.zeros + source, scale_bytes, full);
+    }
+  }
+}
+
+// All stages of all segments of this block, in the order in which consumers use them. One thread.
+template <int kRows, int kBits, bool kAsymmetric>
+PADMARLIN_DEVICE void produce(const Arguments& args, const ptx::TensorMap& map,
+                              const Shared<kRows, kBits, kAsymmetric>& shared, int block) {
+  // Weights are read once, unless there are many row tiles: then L2 should keep them.
+  const uint64_t policy = ptx::createpolicy_evict_first();
+  typename Shared<kRows, kBits, kAsymmetric>::Position position;
+  const int segments = num_segments(args.partition, block);
+  for (int index = 0; index < segments; ++index) {
+    const Segment part = segment(args.partition, block, index);
+    const TilePosition tile = tile_position(part.tile, args.m_tiles, args.n_tiles, args.band);
+    SliceRows next = slice_rows(args.gemm, part.k_begin);
+    for (int k_tile = part.k_begin; k_tile < part.k_end; ++k_tile) {
+      const SliceRows rows = next;
+      // Asked for a turn ahead: no copy waits for the table.
+      if (k_tile + 1 < part.k_end) next = slice_rows(args.gemm, k_tile + 1);
+      // A round ahead of the consumers: in the first all slots are free.
+      ptx::mbarrier_wait_parity(shared.empty(position.slot), position.parity ^ 1);
+      bring_stage<kRows, kBits, kAsymmetric>(args.gemm, map, shared, position.slot, tile.m * kRows,
+                                             tile.n * kBlockTiles, k_tile, rows, policy);
+      position.advance();
+    }
+  }
+}
+
+}  // namespace padmarlin::wgmma
