@@ -27,10 +27,6 @@ struct GemmChoice {
   int splits;    // parts of K, summed in order by a second kernel if > 1
 };
 
-constexpr int div_up(int64_t value, int64_t divisor) {
-  return static_cast<int>((value + divisor - 1) / divisor);
-}
-
 constexpr GemmChoice select_gemm(const GemmProblem& problem, const Device& device) {
   const int m_slices = problem.m <= 16 ? 1 : problem.m <= 32 ? 2 : kMaxMSlices;
   // The splits of m = 1 for every m, if the caller wants bits that do not depend on m.
