@@ -175,4 +175,8 @@ constexpr GemmChoice select_gemm(const GemmProblem& problem, const Device& devic
                                         : selection::select_mma(problem, device);
 }
 
+// The most counters that a choice needs: scattered split-K has at most kScatteredPerBlock parts for
+// each of 2 * num_sms blocks, and at least two parts a tile.
+constexpr int max_counters(int num_sms) { return kScatteredPerBlock * 2 * num_sms / 2; }
+
 }  // namespace padmarlin
