@@ -6,6 +6,7 @@
 #include "core/layout.h"
 
 namespace padmarlin {
+namespace v1 {  // core/select_gemm.h has the same names, for the kernel that replaces this one
 
 constexpr int kMaxMSlices = 4;  // M tiles of 16, 32 or 64 rows
 constexpr int kBlockWarps = 4;  // a warp owns a 64-column tile: a block covers 256 columns
@@ -27,10 +28,6 @@ struct GemmChoice {
   int splits;    // parts of K, summed in order by a second kernel if > 1
 };
 
-constexpr int div_up(int64_t value, int64_t divisor) {
-  return static_cast<int>((value + divisor - 1) / divisor);
-}
-
 constexpr GemmChoice select_gemm(const GemmProblem& problem, const Device& device) {
   const int m_slices = problem.m <= 16 ? 1 : problem.m <= 32 ? 2 : kMaxMSlices;
   // The splits of m = 1 for every m, if the caller wants bits that do not depend on m.
@@ -44,5 +41,15 @@ constexpr GemmChoice select_gemm(const GemmProblem& problem, const Device& devic
   if (splits > kMaxSplits) splits = kMaxSplits;
   return {m_slices, splits < 1 ? 1 : splits};
 }
+
+}  // namespace v1
+
+using v1::Device;
+using v1::GemmChoice;
+using v1::GemmProblem;
+using v1::kBlockColumns;
+using v1::kBlockThreads;
+using v1::kBlockWarps;
+using v1::select_gemm;
 
 }  // namespace padmarlin

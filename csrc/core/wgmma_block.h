@@ -3,7 +3,7 @@
 // draws it. Pure constexpr C++: no CUDA, no torch.
 #pragma once
 
-#include "core/layout.h"
+#include "core/mma_block.h"
 
 namespace padmarlin::wgmma {
 
@@ -15,6 +15,10 @@ constexpr int kThreads = (1 + kConsumers) * kWarpgroup;  // the first warpgroup 
 constexpr int kTilesPerConsumer = 2;
 constexpr int kBlockTiles = kConsumers * kTilesPerConsumer;
 constexpr int kBlockColumns = kBlockTiles * kTile;
+
+// Rows a block may have. The sums take as many registers of a thread as a block has rows; 176 would
+// spill.
+constexpr int kBlockRows[] = {64, 128, 160};
 
 // Registers of a thread: a launch of 384 threads has 65536 / 384 = 168 (a multiple of 8) for each.
 // What producers give up, consumers take: 40 * 128 + 232 * 256 = 168 * 384. More was never granted.
@@ -31,10 +35,8 @@ constexpr int groups_in_flight(int rows) { return rows <= 128 ? 4 : 2; }
 
 // A stage is one k-tile: 64 columns of A (`rows` rows of 128 bytes, 128-byte swizzle), the weight
 // tiles, and four places for rows of scales (and of zeros), of which k-slices share some.
-constexpr int kActivationRowBytes = kTile * 2;
 constexpr int kScaleRowBytes = kBlockColumns * 2;
-constexpr int kSwizzleBytes =
-    1024;  // eight rows: the swizzle repeats, and stages are aligned to it
+constexpr int kSwizzleBytes = 1024;  // eight rows: the pattern repeats; stages are aligned to it
 
 struct StageLayout {
   int weights, scales, zeros, bytes;

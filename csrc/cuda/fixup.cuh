@@ -22,23 +22,23 @@ constexpr int64_t partials_bytes(const Partition& partition, int tile_m, int til
 
 // For all threads that `sync` joins (all of the block, or a named barrier's); true for all of them
 // in the block that comes last: its `acc` then holds the sum and is ready for the epilogue.
-//   thread         this one's number among them; those below kThreads hold the tile, in `acc`: any
-//                  array of floats, whose meaning is the kernel's. A thread reads back what the
-//                  same thread of other blocks wrote, 16 bytes a lane, neighbours side by side.
+//   threads        those below this number hold the tile, in `acc`: any array of floats, whose
+//                  meaning is the kernel's. A thread reads back what the same thread of other
+//                  blocks wrote, 16 bytes a lane, neighbours side by side.
 //   vectors        of four floats in `acc` that are worth adding; all blocks say the same
 //   last_to_come   a word of shared memory that nothing else uses
 // Ordered by: stores, barrier, the counter's release; its acquire, barrier, loads.
-template <int kThreads, typename Fragment, typename Sync>
+template <typename Fragment, typename Sync>
 PADMARLIN_DEVICE bool add_partials(const SplitWorkspace& workspace, const Partition& partition,
-                                   const Segment& segment, int thread, Fragment& acc, int vectors,
-                                   int* last_to_come, const Sync& sync) {
+                                   const Segment& segment, int threads, int thread, Fragment& acc,
+                                   int vectors, int* last_to_come, const Sync& sync) {
   static_assert(sizeof(Fragment) % sizeof(float4) == 0, "a thread holds whole vectors of floats");
   constexpr int kVectors = sizeof(Fragment) / sizeof(float4);
-  const bool holds = thread < kThreads;
+  const bool holds = thread < threads;
   float* const own = reinterpret_cast<float*>(&acc);
   const auto address = [&](int split, int vector) {
     const auto slot = static_cast<int64_t>(partial_slot(partition, segment, split));
-    return workspace.partials + ((slot * kVectors + vector) * kThreads + thread) * 4;
+    return workspace.partials + ((slot * kVectors + vector) * threads + thread) * 4;
   };
 
   if (holds) {
@@ -76,16 +76,6 @@ PADMARLIN_DEVICE bool add_partials(const SplitWorkspace& workspace, const Partit
     }
   }
   return true;
-}
-
-// For kernels whose whole block holds the tile.
-template <int kThreads, typename Fragment, typename Sync>
-PADMARLIN_DEVICE bool add_partials(const SplitWorkspace& workspace, const Partition& partition,
-                                   const Segment& segment, int thread, Fragment& acc,
-                                   int* last_to_come, const Sync& sync) {
-  return add_partials<kThreads>(workspace, partition, segment, thread, acc,
-                                static_cast<int>(sizeof(Fragment) / sizeof(float4)), last_to_come,
-                                sync);
 }
 
 }  // namespace padmarlin

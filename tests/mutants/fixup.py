@@ -75,7 +75,7 @@ FIXUP = [
         "address(0, i)", "fixup_split_k", WRONG,
     ),
     Mutant(
-        "vectors_of_two_threads_overlap", FIXUP_HEADER, "(slot * kVectors + vector) * kThreads",
+        "vectors_of_two_threads_overlap", FIXUP_HEADER, "(slot * kVectors + vector) * threads",
         "(slot * kVectors + vector)", "fixup_split_k", RACE,
     ),
     Mutant(

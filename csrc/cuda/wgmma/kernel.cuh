@@ -33,8 +33,8 @@ PADMARLIN_DEVICE void consume(const Arguments& args,
     if (!part.whole()) {
       const auto sync = [] { ptx::bar_sync(kConsumersBarrier, kConsumers * kWarpgroup); };
       const int thread = lane.consumer * kWarpgroup + lane.warp * kWarp + lane.lane;
-      if (!add_partials<kConsumers * kWarpgroup>(args.workspace, args.partition, part, thread, acc,
-                                                 shared.last_to_come(), sync)) {
+      if (!add_partials(args.workspace, args.partition, part, kConsumers * kWarpgroup, thread, acc,
+                        kRows / 4, shared.last_to_come(), sync)) {
         continue;
       }
     }

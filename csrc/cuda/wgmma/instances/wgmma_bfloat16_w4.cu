@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/wgmma/instances.cuh"
+
+namespace padmarlin::wgmma {
+
+cudaError_t launch_bfloat16_w4(const Arguments& args, const ptx::TensorMap& map, int rows,
+                               cudaStream_t stream) {
+  return launch_for_dequant<Dtype::kBfloat16, 4>(args, map, rows, stream);
+}
+
+}  // namespace padmarlin::wgmma
