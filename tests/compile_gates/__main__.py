@@ -9,6 +9,7 @@ from pathlib import Path
 from padmarlin._extension import LIBRARY
 from tests.compile_gates.budget import complaints, hints, read_budget, write_budget
 from tests.compile_gates.measure import ROOT, Figures, measure
+from tests.compile_gates.wgmma_loop import NoDisassembler, wgmma_loops
 
 KINDS = ("lop3", "prmt", "half2", "other")
 
@@ -68,6 +69,13 @@ def main(arguments: list[str]) -> int:
     for hint in hints(figures, release, budget):
         print("note:", hint)
     wrong = complaints(figures, release, budget)
+    try:
+        loops = wgmma_loops(library)
+        for loop in loops:
+            print(f"{loop.name}: {loop.instructions} instructions a turn, {loop.wgmmas} wgmma")
+        wrong += [complaint for loop in loops for complaint in loop.complaints]
+    except NoDisassembler as reason:
+        print(f"note: the registers of running wgmma are not checked: {reason}")
     for complaint in wrong:
         print("FAILED:", complaint)
     kernels = len({f.name for f in figures})

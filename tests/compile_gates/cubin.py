@@ -101,11 +101,16 @@ class _Section:
 
 def kernels(library: Path) -> list[Kernel]:
     """Every kernel of every architecture in a library, an object file or a cubin."""
+    return [kernel for cubin in machine_code(library) for kernel in _kernels_of_cubin(cubin)]
+
+
+def machine_code(library: Path) -> list[bytes]:
+    """The cubins in a library or an object file; a cubin itself."""
     data = library.read_bytes()
     # A cubin is an ELF file for machine 190, EM_CUDA.
     if data[:4] == b"\x7fELF" and struct.unpack_from("<H", data, 18)[0] == 190:
-        return list(_kernels_of_cubin(data))
-    return [kernel for cubin in _cubins(data) for kernel in _kernels_of_cubin(cubin)]
+        return [data]
+    return list(_cubins(data))
 
 
 def _cubins(data: bytes) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 // "kernel parameter=value ... bytes" per choice of the parameters that decide it.
 #include <cstdio>
 
+#include "core/wgmma_block.h"
 #include "cuda/stage.cuh"
 
 namespace padmarlin {
@@ -21,6 +22,17 @@ void print_gemm_for_every_m() {
   print_gemm<kBits, kAsymmetric, 4>();
 }
 
+void print_wgmma() {
+  for (const int bits : {4, 8}) {
+    for (const int asymmetric : {0, 1}) {
+      for (const int rows : wgmma::kBlockRows) {
+        std::printf("wgmma_kernel bits=%d asymmetric=%d rows=%d %d\n", bits, asymmetric, rows,
+                    wgmma::shared_layout(rows, bits, asymmetric != 0).bytes);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace padmarlin
 
@@ -29,4 +41,5 @@ int main() {
   padmarlin::print_gemm_for_every_m<4, true>();
   padmarlin::print_gemm_for_every_m<8, false>();
   padmarlin::print_gemm_for_every_m<8, true>();
+  padmarlin::print_wgmma();
 }

@@ -13,8 +13,9 @@ from pathlib import Path
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 
-# namespace padmarlin, the name, template arguments: enumerators, integers, booleans.
-KERNEL = re.compile(r"_ZN9padmarlin(\d+)(\w+?)I((?:L(?:NS_\d+\w+?E|[a-z])n?\d+E)+)EEv")
+# namespace padmarlin or padmarlin::wgmma, the name, template arguments: enumerators, integers,
+# booleans.
+KERNEL = re.compile(r"_ZN9padmarlin(?:5wgmma)?(\d+)(\w+?)I((?:L(?:NS_\d+\w+?E|[a-z])n?\d+E)+)EEv")
 ARGUMENT = re.compile(r"L(?:NS_\d+(\w+?)E|([a-z]))(n?\d+)E")
 
 
