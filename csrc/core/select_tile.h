@@ -1,48 +1,58 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which tile and how many K splits for a problem: a pure, total function of (problem, device).
+// Which block and which partition for a problem: a pure, total function of (problem, device).
 // No CUDA, no torch: tested on the CPU over all shapes.
 #pragma once
 
 #include "core/layout.h"
+#include "core/mma_block.h"
+#include "core/stream_k.h"
 
 namespace padmarlin {
 
-constexpr int kMaxMSlices = 4;  // M tiles of 16, 32 or 64 rows
-constexpr int kBlockWarps = 4;  // a warp owns a 64-column tile: a block covers 256 columns
-constexpr int kBlockColumns = kBlockWarps * kTile;
-constexpr int kBlockThreads = kBlockWarps * kWarp;
-constexpr int kMaxSplits = 16;  // beyond that the reduction costs more than idle SMs
-
 struct Device {
   int num_sms;
+  int shared_bytes;  // that one block may have
 };
 
 struct GemmProblem {
   int m, padded_n, padded_k;
-  bool batch_invariant;  // the K partition must not depend on m
+  int bits;
+  bool asymmetric;
+  bool batch_invariant;  // the order of additions along K must not depend on m
 };
 
 struct GemmChoice {
-  int m_slices;  // the M tile is 16 * m_slices rows
-  int splits;    // parts of K, summed in order by a second kernel if > 1
+  BlockShape shape;
+  Partition partition;
+  int m_tiles, n_tiles;
+  int band;  // row tiles that run together
 };
 
 constexpr int div_up(int64_t value, int64_t divisor) {
   return static_cast<int>((value + divisor - 1) / divisor);
 }
 
+// 256 columns at best: the activations of a tile are read once for all of them. What does not fit
+// gives up groups of warps first, then columns.
+constexpr BlockShape select_shape(const GemmProblem& problem, const Device& device) {
+  const int m_steps = problem.m <= 8 ? 1 : problem.m <= 16 ? 2 : problem.m <= 32 ? 4 : 8;
+  BlockShape shape{m_steps, m_steps == 1 ? 2 : 4, m_steps == 1 ? 4 : 2};
+  // The number of groups decides bits.
+  if (problem.batch_invariant) shape.k_groups = 1;
+  const auto fits = [&] {
+    return shared_bytes(problem.bits, problem.asymmetric, shape) <= device.shared_bytes;
+  };
+  while (shape.k_groups > 1 && !fits()) shape.k_groups /= 2;
+  while (shape.column_warps > 1 && !fits()) shape.column_warps /= 2;
+  return shape;
+}
+
 constexpr GemmChoice select_gemm(const GemmProblem& problem, const Device& device) {
-  const int m_slices = problem.m <= 16 ? 1 : problem.m <= 32 ? 2 : kMaxMSlices;
-  // The splits of m = 1 for every m, if the caller wants bits that do not depend on m.
-  const int64_t m_tiles = problem.batch_invariant ? 1 : div_up(problem.m, 16 * m_slices);
-  const int64_t blocks = m_tiles * div_up(problem.padded_n, kBlockColumns);
-  const int k_tiles = problem.padded_k / kTile;
-  // Two blocks per SM keep enough bytes in flight to hide DRAM latency; a split needs at least
-  // four k-tiles, or its pipeline never fills.
-  int splits = static_cast<int>(2 * device.num_sms / (blocks > 0 ? blocks : 1));
-  if (splits > k_tiles / 4) splits = k_tiles / 4;
-  if (splits > kMaxSplits) splits = kMaxSplits;
-  return {m_slices, splits < 1 ? 1 : splits};
+  const BlockShape shape = select_shape(problem, device);
+  const int m_tiles = div_up(problem.m, block_rows(shape));
+  const int n_tiles = div_up(problem.padded_n, block_columns(shape));
+  const int tiles = m_tiles * n_tiles;
+  return {shape, data_parallel(tiles, problem.padded_k / kTile, tiles), m_tiles, n_tiles, 2};
 }
 
 }  // namespace padmarlin

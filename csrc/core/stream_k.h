@@ -22,7 +22,8 @@ struct Partition {
   int k_tiles;  // of each
   int blocks;   // of the grid, each with at least one segment (one block if there are no tiles)
   int streamed = 0;
-  int run = 0, longer = 0;  // stream-K: k-tiles per block; blocks [0, longer) take one more
+  int run = 0, longer = 0;  // k-tiles per block (stream-K) or part (split-K); the first `longer`
+                            // take one more
   int splits = 1;           // > 1 only if streamed is 0
   bool scattered = false;
 };
@@ -76,6 +77,8 @@ constexpr Partition split_k(int tiles, int k_tiles, int blocks, int splits) {
   return {.tiles = tiles,
           .k_tiles = k_tiles,
           .blocks = used < 1 ? 1 : used,
+          .run = k_tiles / splits,
+          .longer = k_tiles % splits,
           .splits = splits,
           .scattered = scattered};
 }
@@ -138,9 +141,7 @@ constexpr Segment segment(const Partition& p, int block, int index) {
   const int tile = p.scattered ? item / p.splits : block + turn / p.splits * p.blocks;
   const int split = p.scattered ? item % p.splits : turn % p.splits;
   const int place = p.scattered ? tile : block;  // a block's tiles share slots: one at a time
-  const auto cut = [&](int s) {
-    return static_cast<int>(static_cast<int64_t>(p.k_tiles) * s / p.splits);
-  };
+  const auto cut = [&](int s) { return s * p.run + (s < p.longer ? s : p.longer); };
   return {tile, cut(split), cut(split + 1), split, p.splits, place * p.splits, place};
 }
 

@@ -21,7 +21,8 @@ struct GemmArguments {
   const int32_t* columns;     // (padded_k): column of `a` that each row reads, -1 none; or null
   const void* bias;           // (n), or null
   void* out;                  // (m, n), row stride ldc
-  float* partials;            // (splits, m, padded_n) if the choice splits K, any content
+  float* partials;            // partials_bytes() of any content
+  uint32_t* counters;         // num_counters(partition) zeros; a launch leaves zeros
   int64_t lda, ldc;           // in elements; lda 0 if m is 1
   int m, n, k, padded_n, padded_k, scale_rows;
   int front_pad;  // rows of zeros before a's column 0 (0 with `columns`)
@@ -31,8 +32,9 @@ struct GemmArguments {
 };
 
 // Bytes of `partials` that `choice` needs.
-constexpr size_t partials_bytes(const GemmChoice& choice, int m, int padded_n) {
-  return choice.splits > 1 ? sizeof(float) * choice.splits * m * padded_n : 0;
+constexpr int64_t partials_bytes(const GemmChoice& choice) {
+  return static_cast<int64_t>(sizeof(float)) * num_partial_slots(choice.partition) *
+         block_rows(choice.shape) * block_columns(choice.shape);
 }
 
 // The caller guarantees what the comments above say; csrc/torch checks it. `stream` is a

@@ -26,29 +26,27 @@ cudaError_t allow_shared_memory(int bytes) {
   return error;
 }
 
-template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kMSlices>
-cudaError_t launch_instance(const GemmArguments& args, int splits, cudaStream_t stream) {
-  constexpr auto kKernel = gemm_kernel<kDtype, kBits, kDequant, kAsymmetric, kMSlices>;
-  constexpr int kShared = Stage<kBits, kMSlices, kAsymmetric>::kSharedBytes;
-  if (cudaError_t error = allow_shared_memory<kKernel>(kShared); error != cudaSuccess) return error;
-  const dim3 grid(gemm_blocks(args.m, args.padded_n, kMSlices), splits);
-  kKernel<<<grid, kBlockThreads, kShared, stream>>>(args, splits);
-  if (splits > 1) {
-    const dim3 reduce_grid(static_cast<unsigned>(reduce_blocks(args.m, args.n)));
-    reduce_kernel<kDtype><<<reduce_grid, kReduceThreads, 0, stream>>>(args, splits);
-  }
+template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kMSteps>
+cudaError_t launch_instance(const GemmArguments& args, const GemmChoice& choice,
+                            cudaStream_t stream) {
+  constexpr auto kKernel = gemm_kernel<kDtype, kBits, kDequant, kAsymmetric, kMSteps>;
+  const int shared = shared_bytes(kBits, kAsymmetric, choice.shape);
+  if (cudaError_t error = allow_shared_memory<kKernel>(shared); error != cudaSuccess) return error;
+  kKernel<<<choice.partition.blocks, block_threads(choice.shape), shared, stream>>>(args, choice);
   return cudaGetLastError();
 }
 
 template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric>
 cudaError_t launch_for_m(const GemmArguments& args, const GemmChoice& choice, cudaStream_t stream) {
-  switch (choice.m_slices) {
+  switch (choice.shape.m_steps) {
     case 1:
-      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 1>(args, choice.splits, stream);
+      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 1>(args, choice, stream);
     case 2:
-      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 2>(args, choice.splits, stream);
+      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 2>(args, choice, stream);
     case 4:
-      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 4>(args, choice.splits, stream);
+      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 4>(args, choice, stream);
+    case 8:
+      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 8>(args, choice, stream);
     default:
       return cudaErrorInvalidValue;
   }
