@@ -22,7 +22,7 @@ constexpr int64_t partials_bytes(const Partition& partition, int tile_m, int til
 
 // For all threads that `sync` joins (all of the block, or a named barrier's); true for all of them
 // in the block that comes last: its `acc` then holds the sum and is ready for the epilogue.
-//   threads        those below this number hold the tile, in `acc`: any
+//   thread         this one's number among them; those below `threads` hold the tile, in `acc`: any
 //                  array of floats, whose meaning is the kernel's. A thread reads back what the
 //                  same thread of other blocks wrote, 16 bytes a lane, neighbours side by side.
 //   vectors        of four floats in `acc` that are worth adding; all blocks say the same

@@ -60,10 +60,19 @@ struct RepackCase {
   bool tampered = false;
 };
 
+// How tiles are cut (core/stream_k.h), and the sums that follow from it.
+struct FixupCase {
+  FixupKey kernel = {};
+  Partition partition = {};
+  int launches = 2;  // with the same counters; partials are NaN before each
+};
+
+std::string describe(const FixupCase& problem);
 std::string describe(const GemmCase& problem);
 std::string describe(const RepackCase& problem);
 
 // Throw Failure, or LaunchError from the emulator.
+void run(const FixupCase& problem, const Schedule& schedule);
 void run(const GemmCase& problem, const Schedule& schedule);
 void run(const RepackCase& problem, const Schedule& schedule);
 

@@ -7,6 +7,7 @@ namespace padmarlin::emulator {
 namespace {
 
 constexpr RepackKey kAwq{.packing = Packing::kAwq};
+constexpr FixupKey kWideFixup{.threads = 64, .vectors = 3};
 constexpr GemmKey kHalf4;  // the cheapest kernel: what is tested does not depend on the instance
 constexpr GemmKey kBfloat164{.dtype = Dtype::kBfloat16};  // rounds sums of a few hundred units
 constexpr GemmKey kHalf4Rows32{.m_slices = 2};
@@ -105,6 +106,18 @@ std::vector<Check> sharp_checks() {
       {"eight_bits_asymmetric",
        rounding({.bits = 8, .dequant = Dequant::kOneField, .asymmetric = true})},
       {"eight_bits_wide", rounding({.bits = 8, .dequant = Dequant::kWide, .asymmetric = true})},
+      {"fixup_stream_k",
+       {},
+       {},
+       {{.partition = stream_k(7, 5, 9, 7)},
+        {.partition = stream_k(1, 9, 6, 1)},
+        {.kernel = kWideFixup, .partition = stream_k(5, 4, 3, 4)}}},
+      {"fixup_split_k",
+       {},
+       {},
+       {{.partition = split_k(2, 7, 4, 3)},
+        {.partition = split_k(9, 4, 2, 3)},  // one block has all parts of a tile
+        {.kernel = kWideFixup, .partition = split_k(3, 5, 12, 4)}}},
       {"repack_four_bits",
        {},
        {{},

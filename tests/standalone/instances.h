@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <string>
 
+#include "cuda/fixup.cuh"
 #include "cuda/gemm.h"
 #include "cuda/repack.h"
 
@@ -30,6 +31,18 @@ struct GemmInstance {
   void (*reduce)(GemmArguments, int splits);
 };
 
+struct FixupKey {
+  int threads = 32;  // that hold a tile
+  int vectors = 1;   // of four floats in each
+
+  auto operator<=>(const FixupKey&) const = default;
+};
+
+struct FixupInstance {
+  FixupKey key;
+  void (*add)(Partition, SplitWorkspace, const float* terms, float* out);
+};
+
 struct RepackKey {
   int bits = 4;
   Packing packing = Packing::kGptq;
@@ -43,14 +56,17 @@ struct RepackInstance {
 };
 
 // The definitions that compile it: template arguments for -DPADMARLIN_INSTANCE.
+std::string definition(const FixupKey& key);
 std::string definition(const GemmKey& key);
 std::string definition(const RepackKey& key);
 
 // Called before main by each instance.
+bool register_fixup(const FixupInstance& instance);
 bool register_gemm(const GemmInstance& instance);
 bool register_repack(const RepackInstance& instance);
 
 // Throw std::invalid_argument if the program has no such instance.
+const FixupInstance& find_fixup(const FixupKey& key);
 const GemmInstance& find_gemm(const GemmKey& key);
 const RepackInstance& find_repack(const RepackKey& key);
 
