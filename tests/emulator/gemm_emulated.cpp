@@ -80,7 +80,9 @@ void bind_gemm(py::module_& module) {
       .def_readonly("m_tiles", &GemmChoice::m_tiles)
       .def_readonly("n_tiles", &GemmChoice::n_tiles)
       .def_readonly("band", &GemmChoice::band)
-      .def_property_readonly("partials_bytes", &partials_bytes);
+      .def_property_readonly("partials_bytes", [](const GemmChoice& choice) {
+        return partials_bytes(choice);
+      });
   module.def("gemm", &gemm, py::kw_only(), arg("a"), arg("qweight"), arg("scales"),
              arg("zeros") = 0, arg("slice_rows"), arg("columns") = 0, arg("bias") = 0, arg("out"),
              arg("partials") = 0, arg("counters") = 0, arg("lda"), arg("ldc"), arg("m"), arg("n"),
