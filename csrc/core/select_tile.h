@@ -28,10 +28,6 @@ struct GemmChoice {
   int band;  // row tiles that run together
 };
 
-constexpr int div_up(int64_t value, int64_t divisor) {
-  return static_cast<int>((value + divisor - 1) / divisor);
-}
-
 // 256 columns at best: the activations of a tile are read once for all of them. What does not fit
 // gives up groups of warps first, then columns.
 constexpr BlockShape select_shape(const GemmProblem& problem, const Device& device) {

@@ -22,9 +22,9 @@ constexpr int64_t partials_bytes(const Partition& partition, int tile_m, int til
 
 // For all threads that `sync` joins (all of the block, or a named barrier's); true for all of them
 // in the block that comes last: its `acc` then holds the sum and is ready for the epilogue.
-//   thread         this one's number among them; those below `threads` hold the tile, in `acc`: any
-//                  array of floats, whose meaning is the kernel's. A thread reads back what the
-//                  same thread of other blocks wrote, 16 bytes a lane, neighbours side by side.
+//   threads        those below this number hold the tile, in `acc`: any array of floats, whose
+//                  meaning is the kernel's. A thread reads back what the same thread of other
+//                  blocks wrote, 16 bytes a lane, neighbours side by side.
 //   vectors        of four floats in `acc` that are worth adding; all blocks say the same
 //   last_to_come   a word of shared memory that nothing else uses
 // Ordered by: stores, barrier, the counter's release; its acquire, barrier, loads.

@@ -40,7 +40,7 @@ __global__ void fixup_probe(Partition partition, SplitWorkspace workspace, const
     }
     const bool complete =
         part.whole() || add_partials(workspace, partition, part, kThreads, thread, acc, kVectors,
-                                               last_to_come, [] { ptx::bar_sync(); });
+                                     last_to_come, [] { ptx::bar_sync(); });
     if (!complete || thread >= kThreads) continue;
     for (int i = 0; i < kVectors; ++i) {
       for (int j = 0; j < 4; ++j) {
