@@ -47,23 +47,23 @@ class ActivationLoader {
   PADMARLIN_DEVICE void seek(const GemmArguments& args, int m0, int k_tile) {
     const int rows = args.m - m0;
     num_rows_ = rows < kMSteps * kStepRows ? rows : kMSteps * kStepRows;
-    padded_row_ = k_tile * kTile + offset_ / 2;
     source_ = static_cast<const uint16_t*>(args.a) + (m0 + row_) * args.lda;
     if (gathers()) {
-      name_columns(args);
+      name_columns(args, k_tile);
     } else {
-      source_ += padded_row_ - args.front_pad;
+      source_ += column_of(args, k_tile);
     }
   }
 
   // Copies a tile's rows to a stage. Not for elements.
-  PADMARLIN_DEVICE void load(const GemmArguments& args, uint8_t* stage) const {
+  PADMARLIN_DEVICE void load(const GemmArguments& args, int k_tile, uint8_t* stage) const {
+    const int column = column_of(args, k_tile);
     if (bytes_ == 16) {
-      copy<16>(args, stage);
+      copy<16>(args, column, stage);
     } else if (bytes_ == 8) {
-      copy<8>(args, stage);
+      copy<8>(args, column, stage);
     } else {
-      copy<4>(args, stage);
+      copy<4>(args, column, stage);
     }
   }
 
@@ -90,13 +90,12 @@ class ActivationLoader {
     }
   }
 
-  // On to the tile `step` further along K, if there is one.
-  PADMARLIN_DEVICE void advance(const GemmArguments& args, int step, bool has_next) {
-    padded_row_ += step * kTile;
-    if (!gathers()) {
+  // On to `k_tile`, `step` tiles further along K.
+  PADMARLIN_DEVICE void advance(const GemmArguments& args, int k_tile, int step) {
+    if (gathers()) {
+      name_columns(args, k_tile);
+    } else {
       source_ += step * kTile;
-    } else if (has_next) {
-      name_columns(args);
     }
   }
 
@@ -110,9 +109,8 @@ class ActivationLoader {
   // A piece is whole, cut by the end of K, or absent; the front pad is a multiple of it, so the
   // head never cuts one. An absent piece's address may lie outside A: nothing is read there.
   template <int kBytes>
-  PADMARLIN_DEVICE void copy(const GemmArguments& args, uint8_t* stage) const {
+  PADMARLIN_DEVICE void copy(const GemmArguments& args, int column, uint8_t* stage) const {
     constexpr int kElements = kBytes / 2;
-    const int column = padded_row_ - args.front_pad;
     const int left = args.k - column;
     const bool absent = column < 0 || left <= 0;
     const int present = absent ? 0 : left < kElements ? left : kElements;
@@ -127,18 +125,24 @@ class ActivationLoader {
     return activation_offset(row, offset_ / 16) + offset_ % 16;
   }
 
-  // The unsigned comparisons refuse -1 and whatever else does not belong into the table.
-  PADMARLIN_DEVICE void name_columns(const GemmArguments& args) {
+  // Of the lane's first element, if the weight's rows are A's columns in order.
+  PADMARLIN_DEVICE int column_of(const GemmArguments& args, int k_tile) const {
+    return k_tile * kTile + offset_ / 2 - args.front_pad;
+  }
+
+  PADMARLIN_DEVICE void name_columns(const GemmArguments& args, int k_tile) {
     if (args.columns != nullptr) {
-      low_column_ = args.columns[padded_row_];
-      high_column_ = args.columns[padded_row_ + 1];
+      const int32_t* columns = args.columns + k_tile * kTile + offset_ / 2;
+      low_column_ = columns[0];
+      high_column_ = columns[1];
     } else {
-      low_column_ = padded_row_ - args.front_pad;
+      low_column_ = column_of(args, k_tile);
       high_column_ = low_column_ + 1;
     }
   }
 
-  // The named columns of one row.
+  // The named columns of one row. The unsigned comparisons refuse -1 and whatever else does not
+  // belong into the table.
   PADMARLIN_DEVICE Pair pair(const GemmArguments& args, const uint16_t* row) const {
     const auto k = static_cast<uint32_t>(args.k);
     const bool has_low = static_cast<uint32_t>(low_column_) < k;
@@ -155,8 +159,7 @@ class ActivationLoader {
   int64_t step_;         // that far, in elements of A
   int offset_;           // of the lane's piece in its row, in bytes
   int num_rows_;         // that A has for this tile
-  int padded_row_;       // of the lane's first element in the next tile
-  const uint16_t* source_;  // that element in the lane's first row; if it gathers, column 0
+  const uint16_t* source_;  // the lane's first element; if it gathers, column 0 of its first row
   int low_column_, high_column_;  // of the next tile's pair, if it gathers
   Pair held_[kHeldRows];
 };

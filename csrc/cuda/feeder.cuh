@@ -38,17 +38,15 @@ class Feeder {
   // Issues the next k-tile's copies.
   PADMARLIN_DEVICE void begin(uint8_t* stage) {
     if (k_tile_ < k_end_) {
-      const int step = choice_.shape.k_groups;
-      const bool has_next = k_tile_ + step < k_end_;
       if (has_weights_) {
         using Layout = Stage<kBits, kAsymmetric, kMSteps>;
-        uint8_t* const part = stage + Layout::kWarps + column_warp_ * Layout::kWarpBytes;
-        weights_.load(args_, policy_, part + lane_ * 16, step, has_next);
+        const int part = Layout::kWarps + column_warp_ * Layout::kWarpBytes;
+        weights_.load(args_, policy_, stage + part + lane_ * 16);
       }
       if (activations_.gathers()) {
         activations_.fetch(args_);
       } else {
-        activations_.load(args_, stage);
+        activations_.load(args_, k_tile_, stage);
       }
     }
     // Past the last tile an empty group: "all but the newest two" always means the same stage.
@@ -61,8 +59,9 @@ class Feeder {
     if (activations_.gathers()) activations_.store(args_, stage);
     const int step = choice_.shape.k_groups;
     k_tile_ += step;
-    activations_.advance(args_, step, k_tile_ < k_end_);
-    if (k_tile_ >= k_end_) find_segment();
+    if (k_tile_ >= k_end_) return find_segment();
+    if (has_weights_) weights_.advance(args_, k_tile_, step, lane_);
+    activations_.advance(args_, k_tile_, step);
   }
 
  private:

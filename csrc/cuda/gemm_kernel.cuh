@@ -102,7 +102,7 @@ PADMARLIN_DEVICE void multiply_stage(const uint8_t* stage, const LaneOffsets& la
 
 // Grid (partition.blocks), block_threads(shape) threads, shared_bytes() of shared memory.
 template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kMSteps>
-__global__ void __launch_bounds__(kMaxBlockThreads, kMSteps <= 2 ? 2 : 1)
+__global__ void __launch_bounds__(kMaxBlockThreads, min_blocks_per_sm(kBits, kMSteps))
     gemm_kernel(GemmArguments args, GemmChoice choice) {
   using Layout = Stage<kBits, kAsymmetric, kMSteps>;
   const int warp = ptx::tid_x() / kWarp, lane = ptx::tid_x() % kWarp;
@@ -116,16 +116,16 @@ __global__ void __launch_bounds__(kMaxBlockThreads, kMSteps <= 2 ? 2 : 1)
   const LaneOffsets lane_offset = lane_offsets<Layout, kMSteps>(column_warp, lane);
 
   Feeder<kBits, kAsymmetric, kMSteps> feeder(args, choice, k_group, column_warp, lane);
-  uint8_t* free_stage = ring;     // the one to fill next
-  uint8_t* stage = ring + bytes;  // the one to multiply: the oldest
-  int lead = (kStages - 1) * k_groups;  // that many k-tiles are loaded before the first product
+  uint8_t* free_stage = ring;  // the one to fill next; the one after it is the oldest
 
   const Partition& partition = choice.partition;
   const int block = ptx::ctaid_x();
 #pragma unroll 1
-  for (int index = 0; index < num_segments(partition, ptx::opaque(block)); ++index, lead = 0) {
-    // A warp past N multiplies nothing, it only helps to load A.
+  for (int index = 0; index < num_segments(partition, ptx::opaque(block)); ++index) {
     const Segment run = segment(partition, block, index);
+    // So many k-tiles are loaded before the first product.
+    const int lead = index == 0 ? (kStages - 1) * k_groups : 0;
+    // A warp past N multiplies nothing, it only helps to load A.
     const int n_tile = tile_of(choice, run).n * column_warps + column_warp;
     const int first = n_tile < args.padded_n / kTile ? run.k_begin : run.k_end;
 
@@ -136,15 +136,13 @@ __global__ void __launch_bounds__(kMaxBlockThreads, kMSteps <= 2 ? 2 : 1)
       // The group's copies of this stage have landed, and the group is done with the stage before
       // it, which the next load fills.
       ptx::bar_sync(1 + k_group, column_warps * kWarp);
+      uint8_t* const stage = free_stage + bytes == ring_end ? ring : free_stage + bytes;
       feeder.begin(free_stage);
       if (k_tile >= first) {
         multiply_stage<kDtype, kBits, kDequant, kAsymmetric, kMSteps>(stage, lane_offset, sums);
       }
       feeder.end(free_stage);
-      free_stage += bytes;
-      if (free_stage == ring_end) free_stage = ring;
-      stage += bytes;
-      if (stage == ring_end) stage = ring;
+      free_stage = stage;
     }
 
     // Asked again: through the loop above its numbers would cost registers.

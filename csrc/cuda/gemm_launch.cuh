@@ -12,16 +12,20 @@
 
 namespace padmarlin {
 
-// Above 48 KB a kernel must be told, once per device, how much shared memory it may use.
+// Above 48 KB a kernel must be told, once per device, how much shared memory it may use: all there
+// is, for the shape of its blocks varies.
 template <auto kKernel>
-cudaError_t allow_shared_memory(int bytes) {
+cudaError_t allow_shared_memory() {
   static std::atomic<uint64_t> devices_done{0};
   int device = 0;
   if (cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
   const uint64_t mask = device < 64 ? uint64_t{1} << device : 0;
   if ((devices_done.load(std::memory_order_relaxed) & mask) != 0) return cudaSuccess;
-  const cudaError_t error =
-      cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  int bytes = 0;
+  cudaError_t error =
+      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error != cudaSuccess) return error;
+  error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error == cudaSuccess) devices_done.fetch_or(mask, std::memory_order_relaxed);
   return error;
 }
@@ -30,8 +34,8 @@ template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kMSte
 cudaError_t launch_instance(const GemmArguments& args, const GemmChoice& choice,
                             cudaStream_t stream) {
   constexpr auto kKernel = gemm_kernel<kDtype, kBits, kDequant, kAsymmetric, kMSteps>;
+  if (cudaError_t error = allow_shared_memory<kKernel>(); error != cudaSuccess) return error;
   const int shared = shared_bytes(kBits, kAsymmetric, choice.shape);
-  if (cudaError_t error = allow_shared_memory<kKernel>(shared); error != cudaSuccess) return error;
   kKernel<<<choice.partition.blocks, block_threads(choice.shape), shared, stream>>>(args, choice);
   return cudaGetLastError();
 }

@@ -10,30 +10,27 @@
 
 namespace padmarlin {
 
-// One lane's part of its warp's loads. Addresses move by constants from tile to tile, and the scale
-// row of a tile is read when the tile before it is loaded, so that no load waits for another.
+// One lane's part of its warp's loads: 16 bytes of each plane, and 16 of the scales of k-slice
+// lane / 8. Addresses move by constants from tile to tile, and the scale row of a tile is read when
+// the tile before it is loaded, so that no load waits for another.
 template <int kBits, bool kAsymmetric>
 class WeightLoader {
  public:
-  // Tiles k_tile, k_tile + step, ... of column tile n_tile. `lane` copies 16 bytes of each plane,
-  // and 16 of the scales of k-slice lane / 8.
+  // Column tile n_tile from k_tile on.
   PADMARLIN_DEVICE void seek(const GemmArguments& args, int n_tile, int k_tile, int lane) {
     const int k_tiles = args.padded_k / kTile;
     tile_ = reinterpret_cast<const uint8_t*>(args.qweight) + lane * 16 +
             (static_cast<size_t>(n_tile) * k_tiles + k_tile) * tile_bytes(kBits);
-    slice_row_ = args.slice_rows + k_tile * kSlicesPerTile + lane / 8;
     column_ = n_tile * kTile + lane % 8 * 8;
-    named_row_ = *slice_row_;
+    name_row(args, k_tile, lane);
   }
 
-  // Copies the tile to this lane's place `part` in the warp's part of a stage, and moves on by
-  // `step` tiles if there is another one.
-  PADMARLIN_DEVICE void load(const GemmArguments& args, uint64_t policy, uint8_t* part, int step,
-                             bool has_next) {
+  // Copies the tile to this lane's place in the warp's part of a stage.
+  PADMARLIN_DEVICE void load(const GemmArguments& args, uint64_t policy, uint8_t* place) const {
 #pragma unroll
     for (int plane = 0; plane < kSlicesPerTile * planes(kBits); ++plane) {
       constexpr int kPlaneBytes = kPlaneWords * 4;
-      ptx::cp_async_hint(part + plane * kPlaneBytes, tile_ + plane * kPlaneBytes, policy);
+      ptx::cp_async_hint(place + plane * kPlaneBytes, tile_ + plane * kPlaneBytes, policy);
     }
     // A row outside the table cannot come from repack; it must still not be read.
     const uint32_t last = static_cast<uint32_t>(args.scale_rows - 1);
@@ -41,21 +38,27 @@ class WeightLoader {
     const size_t row = named < last ? named : last;
     const size_t source = row * args.padded_n + column_;
     using Layout = Stage<kBits, kAsymmetric, 1>;
-    ptx::cp_async<16>(part + Layout::kScales, static_cast<const uint16_t*>(args.scales) + source,
+    ptx::cp_async<16>(place + Layout::kScales, static_cast<const uint16_t*>(args.scales) + source,
                       16);
     if constexpr (kAsymmetric) {
-      ptx::cp_async<16>(part + Layout::kZeros, args.zeros + source, 16);
+      ptx::cp_async<16>(place + Layout::kZeros, args.zeros + source, 16);
     }
+  }
+
+  // On to `k_tile`, `step` tiles further along K.
+  PADMARLIN_DEVICE void advance(const GemmArguments& args, int k_tile, int step, int lane) {
     tile_ += static_cast<size_t>(step) * tile_bytes(kBits);
-    slice_row_ += step * kSlicesPerTile;
-    if (has_next) named_row_ = *slice_row_;
+    name_row(args, k_tile, lane);
   }
 
  private:
+  PADMARLIN_DEVICE void name_row(const GemmArguments& args, int k_tile, int lane) {
+    named_row_ = args.slice_rows[k_tile * kSlicesPerTile + lane / 8];
+  }
+
   const uint8_t* tile_;
-  const int32_t* slice_row_;
   int column_;     // of the scales
-  int named_row_;  // of the next tile, as the table has it
+  int named_row_;  // of the scales, as the table has it
 };
 
 }  // namespace padmarlin

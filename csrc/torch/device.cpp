@@ -14,7 +14,7 @@ namespace {
 constexpr int kLeastMajor = 8;  // cp.async and mma.sync of bf16 begin with sm_80
 
 struct Properties {
-  int major, minor, num_sms;
+  int major, minor, num_sms, shared_bytes;
 };
 
 int attribute(cudaDeviceAttr name, int index) {
@@ -35,7 +35,8 @@ std::vector<Properties> query_all_devices() {
   for (int i = 0; i < count; ++i) {
     all.push_back({attribute(cudaDevAttrComputeCapabilityMajor, i),
                    attribute(cudaDevAttrComputeCapabilityMinor, i),
-                   attribute(cudaDevAttrMultiProcessorCount, i)});
+                   attribute(cudaDevAttrMultiProcessorCount, i),
+                   attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, i)});
   }
   return all;
 }
@@ -99,7 +100,10 @@ void* CurrentDevice::stream() const {
   return stream;
 }
 
-Device CurrentDevice::properties() const { return {device_properties(index_).num_sms}; }
+Device CurrentDevice::properties() const {
+  const Properties& device = device_properties(index_);
+  return {device.num_sms, device.shared_bytes};
+}
 
 void check_launch(const char* function, int status, const std::string& problem) {
   const auto error = static_cast<cudaError_t>(status);

@@ -147,10 +147,12 @@ void run(const Call& call, Tensor& out) {
   const int padded_n = static_cast<int>(call.padded_n());
   const int padded_k = static_cast<int>(call.padded_k());
   const GemmChoice choice =
-      select_gemm({m, padded_n, padded_k, call.batch_invariant}, device.properties());
+      select_gemm({m, padded_n, padded_k, static_cast<int>(call.bits), call.zeros.has_value(),
+                   call.batch_invariant},
+                  device.properties());
   // From the caching allocator, per call: freed when this returns, reused in stream order, and
   // part of the graph's own pool during a capture.
-  const auto floats = static_cast<int64_t>(partials_bytes(choice, m, padded_n) / sizeof(float));
+  const auto floats = partials_bytes(choice) / static_cast<int64_t>(sizeof(float));
   Tensor partials = torch::stable::new_empty(out, {floats}, ScalarType::Float);
 
   const GemmArguments arguments = {
@@ -163,6 +165,7 @@ void run(const Call& call, Tensor& out) {
       .bias = const_data_or_null(call.bias),
       .out = out.mutable_data_ptr(),
       .partials = static_cast<float*>(partials.mutable_data_ptr()),
+      .counters = nullptr,  // the choice shares no tile between blocks
       // A single row has no next one: its odd length must not narrow the copies.
       .lda = m > 1 ? row_stride(call.a) : 0,
       .ldc = row_stride(out),
