@@ -11,4 +11,5 @@ set(PADMARLIN_SOURCES
   csrc/torch/gemm.cpp
   csrc/torch/library.cpp
   csrc/torch/repack.cpp
+  csrc/torch/workspace.cpp
 )

@@ -56,7 +56,7 @@ class EmulatedRun:
     seed: int = 0
     resident_blocks: int = 1
     num_sms: int = 8
-    shared_bytes: int = 227 * 1024
+    architecture: int = 90
     shape: tuple[int, int, int] | None = None  # m_steps, column_warps, k_groups
     blocks: int | None = None  # stream-K over so many
     splits: int | None = None  # parts of K, the same for every tile
@@ -64,23 +64,33 @@ class EmulatedRun:
     def choice(self, m: int, weight: padmarlin.PaddedWeight, batch_invariant: bool) -> Any:
         """The dispatcher's, but for what this run prescribes."""
         native = emulator()
-        chosen = native.select_gemm(
-            m, weight.padded_n, weight.padded_k, weight.bits, weight.zeros is not None,
-            batch_invariant, self.num_sms, self.shared_bytes,
+        device = native.Device(
+            num_sms=self.num_sms, architecture=self.architecture, dram_gbps=300 * self.num_sms // 8
+        )
+        asymmetric = weight.zeros is not None
+        problem = native.GemmProblem(
+            m=m, padded_n=weight.padded_n, padded_k=weight.padded_k, bits=weight.bits,
+            asymmetric=asymmetric, gathers=weight.columns is not None,
+            batch_invariant=batch_invariant,
         )  # fmt: skip
+        chosen = native.choose(problem, device)
         if self.shape is None and self.blocks is None and self.splits is None:
             return chosen
-        shape = chosen.shape if self.shape is None else native.BlockShape(*self.shape)
-        m_tiles = -(-m // shape.rows)
-        n_tiles = -(-weight.padded_n // shape.columns)
-        tiles, k_tiles = m_tiles * n_tiles, weight.padded_k // TILE
-        if self.splits is not None:
-            partition = native.split_k(tiles, k_tiles, self.blocks or tiles, self.splits)
-        elif self.blocks is not None:
-            partition = native.stream_k(tiles, k_tiles, self.blocks, tiles)
-        else:
-            partition = native.data_parallel(tiles, k_tiles, tiles)
-        return native.GemmChoice(shape, partition, m_tiles, n_tiles, 2)
+        own = (chosen.m_steps, chosen.column_warps, chosen.k_groups)
+        m_steps, column_warps, k_groups = self.shape or own
+
+        def partition_of(tiles: int) -> Any:
+            k_tiles = weight.padded_k // TILE
+            if self.splits is not None:
+                return native.split_k(tiles, k_tiles, self.blocks or tiles, self.splits)
+            if self.blocks is not None:
+                return native.stream_k(tiles, k_tiles, self.blocks, tiles)
+            return native.data_parallel(tiles, k_tiles, tiles)
+
+        return native.mma_choice(
+            m=m, padded_n=weight.padded_n, m_steps=m_steps, column_warps=column_warps,
+            k_groups=k_groups, bits=weight.bits, asymmetric=asymmetric, partition_of=partition_of,
+        )  # fmt: skip
 
     def gemm(
         self,

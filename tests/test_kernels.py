@@ -258,29 +258,6 @@ def test_bits_depend_on_the_groups_of_warps_alone():
             assert torch.equal(result, results[0]), shape
 
 
-def test_selection_is_total():
-    select = emulator().select_gemm
-    for m in (1, 8, 9, 16, 17, 32, 33, 64, 65, 4096, 2**20):
-        for padded_n in (64, 128, 8192, 59136):
-            for padded_k in (64, 128, 448, 14784, 29568):
-                for num_sms, limit in ((1, 99), (58, 99), (108, 163), (132, 227)):
-                    for bits, asymmetric in ((4, False), (4, True), (8, False), (8, True)):
-                        problem = (padded_n, padded_k, bits, asymmetric)
-                        device = (num_sms, 1024 * limit)
-                        choice = select(m, *problem, False, *device)
-                        shape = choice.shape
-                        assert shape.m_steps in (1, 2, 4, 8)
-                        assert shape.threads <= 256
-                        assert shape.shared_bytes(bits, asymmetric) <= 1024 * limit
-                        assert choice.m_tiles * shape.rows >= m
-                        assert choice.n_tiles * shape.columns >= padded_n
-                        assert choice.partition.tiles == choice.m_tiles * choice.n_tiles
-                        assert choice.partition.k_tiles == padded_k // 64
-                        invariant = select(m, *problem, True, *device)
-                        one = select(1, *problem, True, *device)
-                        assert invariant.shape.k_groups == one.shape.k_groups
-
-
 # ---- shared memory
 
 

@@ -3,12 +3,11 @@
 // No torch, no CUDA types beyond the stream: raw pointers in, cudaError_t out (as int).
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "core/dtype.h"
 #include "core/layout.h"
-#include "core/select_tile.h"
+#include "core/gemm_cost.h"
 
 namespace padmarlin {
 
@@ -21,7 +20,7 @@ struct GemmArguments {
   const int32_t* columns;     // (padded_k): column of `a` that each row reads, -1 none; or null
   const void* bias;           // (n), or null
   void* out;                  // (m, n), row stride ldc
-  float* partials;            // partials_bytes() of any content
+  float* partials;            // partials_bytes(choice) of any content
   uint32_t* counters;         // num_counters(partition) zeros; a launch leaves zeros
   int64_t lda, ldc;           // in elements; lda 0 if m is 1
   int m, n, k, padded_n, padded_k, scale_rows;
@@ -30,12 +29,6 @@ struct GemmArguments {
   Dtype dtype;
   Dequant dequant;
 };
-
-// Bytes of `partials` that `choice` needs.
-constexpr int64_t partials_bytes(const GemmChoice& choice) {
-  return static_cast<int64_t>(sizeof(float)) * num_partial_slots(choice.partition) *
-         block_rows(choice.shape) * block_columns(choice.shape);
-}
 
 // The caller guarantees what the comments above say; csrc/torch checks it. `stream` is a
 // cudaStream_t. Returns a cudaError_t.

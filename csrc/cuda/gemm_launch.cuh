@@ -35,8 +35,7 @@ cudaError_t launch_instance(const GemmArguments& args, const GemmChoice& choice,
                             cudaStream_t stream) {
   constexpr auto kKernel = gemm_kernel<kDtype, kBits, kDequant, kAsymmetric, kMSteps>;
   if (cudaError_t error = allow_shared_memory<kKernel>(); error != cudaSuccess) return error;
-  const int shared = shared_bytes(kBits, kAsymmetric, choice.shape);
-  kKernel<<<choice.partition.blocks, block_threads(choice.shape), shared, stream>>>(args, choice);
+  kKernel<<<choice.partition.blocks, choice.threads, choice.shared_bytes, stream>>>(args, choice);
   return cudaGetLastError();
 }
 

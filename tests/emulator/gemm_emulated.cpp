@@ -55,49 +55,32 @@ Statistics gemm(uintptr_t a, uintptr_t qweight, uintptr_t scales, uintptr_t zero
 
 void bind_gemm(py::module_& module) {
   using py::arg;
-  py::class_<BlockShape>(module, "BlockShape")
-      .def(py::init([](int m_steps, int column_warps, int k_groups) {
-             return BlockShape{m_steps, column_warps, k_groups};
-           }),
-           arg("m_steps"), arg("column_warps"), arg("k_groups"))
-      .def_readonly("m_steps", &BlockShape::m_steps)
-      .def_readonly("column_warps", &BlockShape::column_warps)
-      .def_readonly("k_groups", &BlockShape::k_groups)
-      .def_property_readonly("rows", &block_rows)
-      .def_property_readonly("columns", &block_columns)
-      .def_property_readonly("threads", &block_threads)
-      .def("shared_bytes", [](const BlockShape& shape, int bits, bool asymmetric) {
-        return shared_bytes(bits, asymmetric, shape);
-      });
-  py::class_<GemmChoice>(module, "GemmChoice")
-      .def(py::init([](const BlockShape& shape, const Partition& partition, int m_tiles,
-                       int n_tiles, int band) {
-             return GemmChoice{shape, partition, m_tiles, n_tiles, band};
-           }),
-           arg("shape"), arg("partition"), arg("m_tiles"), arg("n_tiles"), arg("band"))
-      .def_readonly("shape", &GemmChoice::shape)
-      .def_readonly("partition", &GemmChoice::partition)
-      .def_readonly("m_tiles", &GemmChoice::m_tiles)
-      .def_readonly("n_tiles", &GemmChoice::n_tiles)
-      .def_readonly("band", &GemmChoice::band)
-      .def_property_readonly("partials_bytes", [](const GemmChoice& choice) {
-        return partials_bytes(choice);
-      });
+  module.def(
+      "mma_choice",
+      [](int m, int padded_n, int m_steps, int column_warps, int k_groups, int bits,
+         bool asymmetric, const py::function& partition_of) {
+        const BlockShape shape{m_steps, column_warps, k_groups};
+        GemmChoice choice{.shape = shape,
+                          .tile_m = block_rows(shape),
+                          .tile_n = block_columns(shape),
+                          .threads = block_threads(shape),
+                          .stages = kStages,
+                          .shared_bytes = shared_bytes(bits, asymmetric, shape),
+                          .m_tiles = div_up(m, block_rows(shape)),
+                          .n_tiles = div_up(padded_n, block_columns(shape)),
+                          .band = 2};
+        choice.partition = partition_of(choice.m_tiles * choice.n_tiles).cast<Partition>();
+        return choice;
+      },
+      py::kw_only(), arg("m"), arg("padded_n"), arg("m_steps"), arg("column_warps"),
+      arg("k_groups"), arg("bits"), arg("asymmetric"), arg("partition_of"),
+      "a block of the mma kernel of this shape, and the partition that suits its number of tiles");
   module.def("gemm", &gemm, py::kw_only(), arg("a"), arg("qweight"), arg("scales"),
              arg("zeros") = 0, arg("slice_rows"), arg("columns") = 0, arg("bias") = 0, arg("out"),
              arg("partials") = 0, arg("counters") = 0, arg("lda"), arg("ldc"), arg("m"), arg("n"),
              arg("k"), arg("padded_n"), arg("padded_k"), arg("scale_rows"), arg("front_pad") = 0,
              arg("bits"), arg("dtype"), arg("dequant"), arg("choice"),
              arg("options") = LaunchOptions{});
-  module.def(
-      "select_gemm",
-      [](int m, int padded_n, int padded_k, int bits, bool asymmetric, bool batch_invariant,
-         int num_sms, int shared_bytes) {
-        return select_gemm({m, padded_n, padded_k, bits, asymmetric, batch_invariant},
-                           {num_sms, shared_bytes});
-      },
-      arg("m"), arg("padded_n"), arg("padded_k"), arg("bits"), arg("asymmetric"),
-      arg("batch_invariant"), arg("num_sms"), arg("shared_bytes"));
 }
 
 }  // namespace padmarlin::emulator

@@ -13,8 +13,8 @@ template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kMSte
 Statistics launch_instance(const GemmArguments& args, const GemmChoice& choice,
                            const LaunchOptions& options) {
   return launch(
-      {"gemm_kernel", choice.partition.blocks, 1, block_threads(choice.shape),
-       static_cast<size_t>(shared_bytes(kBits, kAsymmetric, choice.shape))},
+      {"gemm_kernel", choice.partition.blocks, 1, choice.threads,
+       static_cast<size_t>(choice.shared_bytes)},
       options, [&] { gemm_kernel<kDtype, kBits, kDequant, kAsymmetric, kMSteps>(args, choice); });
 }
 

@@ -44,10 +44,10 @@ class GemmProblem {
     qweight_.append_regions(options.regions);
     scales_.append_regions(options.regions);
     if (zeros_.data() != nullptr) zeros_.append_regions(options.regions);
-    const auto shared =
-        static_cast<size_t>(shared_bytes(key_.bits, key_.asymmetric, choice_.shape));
     const Statistics accesses = launch(
-        {"gemm_kernel", choice_.partition.blocks, 1, block_threads(choice_.shape), shared}, options,
+        {"gemm_kernel", choice_.partition.blocks, 1, choice_.threads,
+         static_cast<size_t>(choice_.shared_bytes)},
+        options,
         [&] { instance.gemm(args, choice_); });
     for (const auto& [instruction, count] : accesses) {
       if (count.extra_wavefronts == 0) continue;
@@ -97,7 +97,16 @@ class GemmProblem {
                                 : problem_.blocks > 0
                                     ? stream_k(tiles, k_tiles, problem_.blocks, tiles)
                                     : data_parallel(tiles, k_tiles, tiles);
-    choice_ = {shape, partition, m_tiles, n_tiles, 2};
+    choice_ = {.shape = shape,
+               .tile_m = block_rows(shape),
+               .tile_n = block_columns(shape),
+               .threads = block_threads(shape),
+               .stages = kStages,
+               .shared_bytes = shared_bytes(key_.bits, key_.asymmetric, shape),
+               .partition = partition,
+               .m_tiles = m_tiles,
+               .n_tiles = n_tiles,
+               .band = 2};
     // By tile: where the parts of K begin and end, in their order.
     parts_.resize(tiles);
     for (int block = 0; block < partition.blocks; ++block) {
