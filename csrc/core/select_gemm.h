@@ -50,7 +50,7 @@ constexpr GemmChoice mma_choice(const GemmProblem& problem, const Device& device
                                 const BlockShape& shape) {
   const int shared = shared_bytes(problem.bits, problem.asymmetric, shape);
   const int resident = device.sm_shared_bytes / (shared + kReservedSharedBytes);
-  const int registers_allow = min_blocks_per_sm(shape.m_steps);
+  const int registers_allow = min_blocks_per_sm(problem.bits, shape.m_steps);
   return {.family = Family::kMma,
           .shape = shape,
           .tile_m = block_rows(shape),

@@ -81,6 +81,7 @@ void mma_m16n8k16(Dtype dtype, float (&d)[4], const uint32_t (&a)[4], const uint
 
 // ---- the block's barrier
 void bar_sync();
+void named_bar_sync(int id, int threads);
 
 // ---- asynchronous copies
 void cp_async(void* shared, const void* global, int bytes, int source_bytes);

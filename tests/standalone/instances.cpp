@@ -33,7 +33,7 @@ std::string definition(const GemmKey& key) {
   const char* const kinds[] = {"kTwoField", "kOneField", "kWide"};
   return std::string("Dtype::") + (key.dtype == Dtype::kHalf ? "kHalf" : "kBfloat16") + ", " +
          std::to_string(key.bits) + ", Dequant::" + kinds[static_cast<int>(key.dequant)] + ", " +
-         (key.asymmetric ? "true" : "false") + ", " + std::to_string(key.m_slices);
+         (key.asymmetric ? "true" : "false") + ", " + std::to_string(key.m_steps);
 }
 
 std::string definition(const RepackKey& key) {
