@@ -10,6 +10,7 @@ set(PADMARLIN_SOURCES
   csrc/cuda/repack.cu
   csrc/cuda/wgmma/wgmma.cu
   csrc/torch/device.cpp
+  csrc/torch/explain.cpp
   csrc/torch/gemm.cpp
   csrc/torch/library.cpp
   csrc/torch/repack.cpp

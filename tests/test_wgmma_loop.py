@@ -94,7 +94,8 @@ PLANTED = """
 #include "cuda/wgmma/kernel.cuh"
 template __global__ void padmarlin::wgmma::wgmma_kernel<
     padmarlin::Dtype::kHalf, 4, padmarlin::Dequant::kTwoField, false, 128>(
-    const __grid_constant__ padmarlin::wgmma::Arguments,
+    const __grid_constant__ padmarlin::GemmArguments,
+    const __grid_constant__ padmarlin::GemmChoice,
     const __grid_constant__ padmarlin::ptx::TensorMap);
 """
 

@@ -50,7 +50,7 @@ constexpr GemmChoice mma_choice(const GemmProblem& problem, const Device& device
                                 const BlockShape& shape) {
   const int shared = shared_bytes(problem.bits, problem.asymmetric, shape);
   const int resident = device.sm_shared_bytes / (shared + kReservedSharedBytes);
-  const int registers_allow = min_blocks_per_sm(shape.m_steps);
+  const int registers_allow = min_blocks_per_sm(problem.bits, shape.m_steps);
   return {.family = Family::kMma,
           .shape = shape,
           .tile_m = block_rows(shape),
@@ -93,6 +93,9 @@ constexpr void offer_partitions(const GemmProblem& problem, const Device& device
     // for balance, with fewer partial tiles.
     const int streamed = tiles < 2 * blocks ? tiles : blocks + tiles % blocks;
     choice.partition = stream_k(tiles, k_tiles, blocks, streamed);
+    best.offer(problem, device, choice);
+    // Few tiles: equal parts, each block has one.
+    choice.partition = split_k(tiles, k_tiles, blocks, tiles > 0 ? blocks / tiles : 1);
     best.offer(problem, device, choice);
   }
 }

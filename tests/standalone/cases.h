@@ -29,11 +29,13 @@ std::string describe(const Schedule& schedule);
 // A random number that depends on its arguments alone.
 uint32_t mixed(uint32_t a, uint32_t b = 0, uint32_t c = 0);
 
-// What the numbers are. In all of them the sums of one split are exact in fp32, whatever the order.
+// What the numbers are. In all of them what one group of warps adds is exact in fp32, whatever the
+// order.
 enum class Values {
   kIntegers,  // activations -2..2, scales that are powers of two
   kOneHot,    // each row of A picks one row of the weight; scales with full mantissas: the rounding
-  kOrdered,   // three splits of 2^24 x, x and -2^24 x: their sum tells in which order it was taken
+  kOrdered,   // three parts of K of 2^24 x, x and -2^24 x: their sum tells in which order it was
+              // taken
 };
 
 struct GemmCase {
@@ -45,12 +47,15 @@ struct GemmCase {
   bool bias = false;
   int a_offset = 0, a_gap = 0;      // elements before A's first, and between its rows
   int out_offset = 0, out_gap = 0;  // the same of the output
-  int splits = 1;
+  int column_warps = 2, k_groups = 2;
+  int blocks = 0;  // stream-K over so many; 0: a block for each tile
+  int splits = 1;  // parts of K, the same for every tile
   Values values = Values::kIntegers;
   bool tampered = false;  // tables that name a row or a column outside
-  // The wgmma kernel instead, with as many rows a block; its partition: blocks, tiles cut among
-  // them.
-  int wgmma_rows = 0, blocks = 2, streamed = 0;
+  int launches = 1;       // with the same counters and what the one before left in the partials
+  // The wgmma kernel instead, with as many rows a block: the first `streamed` tiles are cut, the
+  // others go round the blocks.
+  int wgmma_rows = 0, streamed = 0;
 };
 
 struct RepackCase {

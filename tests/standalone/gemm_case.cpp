@@ -30,24 +30,41 @@ class GemmProblem {
       }
     }
     out_ = Tensor<uint16_t>(problem_.m, problem_.n, problem_.out_gap, problem_.out_offset);
-    if (problem_.splits > 1 && problem_.wgmma_rows == 0) {
-      partials_ = Tensor<float>(problem_.splits * problem_.m, padded_n());
-    }
+    choose();
+    partials_ = Tensor<float>(1, static_cast<int>(partials_bytes(choice_) / sizeof(float)));
+    counters_ = Tensor<uint32_t>(1, num_counters(choice_.partition));
+    std::fill_n(counters_.data(), counters_.columns(), 0);
   }
 
-  void launch_kernels(const Schedule& schedule) {
+  void launch_kernel(const Schedule& schedule) {
     const GemmArguments args = arguments();
     LaunchOptions options{schedule.seed, schedule.delivery, schedule.resident_blocks, {}};
     a_.append_regions(options.regions);
     qweight_.append_regions(options.regions);
     scales_.append_regions(options.regions);
     if (zeros_.data() != nullptr) zeros_.append_regions(options.regions);
-    problem_.wgmma_rows > 0 ? launch_wgmma(args, options) : launch_gemm(args, options);
+    const bool wgmma = choice_.family == Family::kWgmma;
+    const LaunchShape shape = {wgmma ? "wgmma_kernel" : "gemm_kernel", choice_.partition.blocks, 1,
+                               choice_.threads, static_cast<size_t>(choice_.shared_bytes)};
+    const Statistics accesses =
+        wgmma ? launch_wgmma(shape, options, args) : launch_mma(shape, options, args);
+    for (const auto& [instruction, count] : accesses) {
+      if (count.extra_wavefronts == 0) continue;
+      throw Failure("bank conflicts: " + std::to_string(count.extra_wavefronts) +
+                    " extra wavefronts in " + std::to_string(count.instructions) + " " +
+                    instruction);
+    }
   }
 
   void compare() const {
     check_guards(out_, "out");
     check_guards(partials_, "partials");
+    check_guards(counters_, "counters");
+    for (int i = 0; i < counters_.columns(); ++i) {
+      if (counters_.at(0, i) == 0) continue;
+      throw Failure("counter " + std::to_string(i) + " is left at " +
+                    std::to_string(counters_.at(0, i)) + ", expected 0");
+    }
     for (int row = 0; row < problem_.m; ++row) {
       for (int n = 0; n < problem_.n; ++n) {
         const float got = to_float<kDtype>(out_.at(row, n)), want = expected(row, n);
@@ -66,6 +83,68 @@ class GemmProblem {
   int padded_n() const { return static_cast<int>(round_up(problem_.n, kTile)); }
   int padded_k() const { return static_cast<int>(columns_of_rows_.size()); }
   int groups() const { return groups_; }
+
+  // ---- the block and the partition
+
+  GemmChoice choose_mma() const {
+    const BlockShape shape{key_.m_steps, problem_.column_warps, problem_.k_groups};
+    const int m_tiles = div_up(problem_.m, block_rows(shape));
+    const int n_tiles = div_up(padded_n(), block_columns(shape));
+    const int tiles = m_tiles * n_tiles, k_tiles = padded_k() / kTile;
+    const Partition partition =
+        problem_.splits > 1   ? split_k(tiles, k_tiles, tiles * problem_.splits, problem_.splits)
+        : problem_.blocks > 0 ? stream_k(tiles, k_tiles, problem_.blocks, tiles)
+                              : data_parallel(tiles, k_tiles, tiles);
+    return {.shape = shape,
+            .tile_m = block_rows(shape),
+            .tile_n = block_columns(shape),
+            .threads = block_threads(shape),
+            .stages = kStages,
+            .shared_bytes = shared_bytes(key_.bits, key_.asymmetric, shape),
+            .partition = partition,
+            .m_tiles = m_tiles,
+            .n_tiles = n_tiles,
+            .band = 2};
+  }
+
+  GemmChoice choose_wgmma() const {
+    const auto shared = wgmma::shared_layout(problem_.wgmma_rows, key_.bits, key_.asymmetric);
+    const int m_tiles = div_up(problem_.m, problem_.wgmma_rows);
+    const int n_tiles = div_up(padded_n(), wgmma::kBlockColumns);
+    const int tiles = m_tiles * n_tiles, k_tiles = padded_k() / kTile;
+    return {.family = Family::kWgmma,
+            .tile_m = problem_.wgmma_rows,
+            .tile_n = wgmma::kBlockColumns,
+            .threads = wgmma::kThreads,
+            .stages = shared.stages,
+            .shared_bytes = shared.bytes,
+            .partition = problem_.splits > 1
+                             ? split_k(tiles, k_tiles, problem_.blocks, problem_.splits)
+                             : stream_k(tiles, k_tiles, problem_.blocks, problem_.streamed),
+            .m_tiles = m_tiles,
+            .n_tiles = n_tiles,
+            .band = 2};
+  }
+
+  void choose() {
+    choice_ = problem_.wgmma_rows > 0 ? choose_wgmma() : choose_mma();
+    const Partition& partition = choice_.partition;
+    const int m_tiles = choice_.m_tiles, n_tiles = choice_.n_tiles, tiles = m_tiles * n_tiles;
+    // By tile: where the parts of K begin and end, in their order.
+    parts_.resize(tiles);
+    for (int block = 0; block < partition.blocks; ++block) {
+      for (int i = 0; i < num_segments(partition, block); ++i) {
+        const Segment part = segment(partition, block, i);
+        parts_[part.tile].emplace_back(part.k_begin, part.k_end);
+      }
+    }
+    for (auto& parts : parts_) std::sort(parts.begin(), parts.end());
+    tile_at_.resize(tiles);
+    for (int tile = 0; tile < tiles; ++tile) {
+      const TilePosition at = tile_position(tile, m_tiles, n_tiles, choice_.band);
+      tile_at_[at.n * m_tiles + at.m] = tile;
+    }
+  }
 
   // ---- which column of A, if any, and which group each padded row belongs to
 
@@ -204,53 +283,18 @@ class GemmProblem {
 
   // ---- launch and compare
 
-  static void check_conflicts(const Statistics& accesses) {
-    for (const auto& [instruction, count] : accesses) {
-      if (count.extra_wavefronts == 0) continue;
-      throw Failure("bank conflicts: " + std::to_string(count.extra_wavefronts) +
-                    " extra wavefronts in " + std::to_string(count.instructions) + " " +
-                    instruction);
-    }
-  }
-
-  void launch_gemm(const GemmArguments& args, const LaunchOptions& options) const {
+  Statistics launch_mma(const LaunchShape& shape, const LaunchOptions& options,
+                        const GemmArguments& args) const {
     const GemmInstance& instance = find_gemm(key_);
-    const int blocks = div_up(args.m, 16 * key_.m_slices) * div_up(padded_n(), kBlockColumns);
-    check_conflicts(
-        launch({"gemm_kernel", blocks, problem_.splits, kBlockThreads, instance.shared_bytes},
-               options, [&] { instance.gemm(args, problem_.splits); }));
-    if (problem_.splits == 1) return;
-    // As csrc/cuda/gemm_kernel.cuh has it: 256 threads, a pair of columns each.
-    launch({"reduce_kernel", args.m * div_up(args.n, 512), 1, 256, 0}, options,
-           [&] { instance.reduce(args, problem_.splits); });
+    return launch(shape, options, [&] { instance.gemm(args, choice_); });
   }
 
-  void launch_wgmma(const GemmArguments& args, const LaunchOptions& options) {
-    const int rows = problem_.wgmma_rows, k_tiles = args.padded_k / kTile;
+  Statistics launch_wgmma(const LaunchShape& shape, const LaunchOptions& options,
+                          const GemmArguments& args) const {
     const WgmmaInstance& instance =
-        find_wgmma({key_.dtype, key_.bits, key_.dequant, key_.asymmetric, rows});
-    const int m_tiles = div_up(args.m, rows);
-    const int n_tiles = div_up(args.padded_n, wgmma::kBlockColumns);
-    const Partition partition =
-        problem_.splits > 1
-            ? split_k(m_tiles * n_tiles, k_tiles, problem_.blocks, problem_.splits)
-            : stream_k(m_tiles * n_tiles, k_tiles, problem_.blocks, problem_.streamed);
-    const int slots = num_partial_slots(partition), counters = num_counters(partition);
-    if (slots > 0) partials_ = Tensor<float>(slots, rows * wgmma::kBlockColumns);
-    if (counters > 0) {
-      counters_ = Tensor<uint32_t>(1, counters);
-      std::fill_n(counters_.data(), counters, 0);
-    }
-    const wgmma::Arguments all = {args,    partition, {partials_.data(), counters_.data()},
-                                  m_tiles, n_tiles,   /*band=*/2};
-    const TensorMap map = {a_.data(), args.k, args.m, a_.pitch() * 2, rows};
-    const auto layout = wgmma::shared_layout(rows, key_.bits, key_.asymmetric);
-    check_conflicts(launch(
-        {"wgmma_kernel", partition.blocks, 1, wgmma::kThreads, static_cast<size_t>(layout.bytes)},
-        options, [&] { instance.gemm(all, map); }));
-    for (int i = 0; i < counters; ++i) {
-      if (counters_.at(0, i) != 0) throw Failure("counter " + std::to_string(i) + " is not 0");
-    }
+        find_wgmma({key_.dtype, key_.bits, key_.dequant, key_.asymmetric, problem_.wgmma_rows});
+    const TensorMap map = {a_.data(), args.k, args.m, a_.pitch() * 2, problem_.wgmma_rows};
+    return launch(shape, options, [&] { instance.gemm(args, choice_, map); });
   }
 
   GemmArguments arguments() const {
@@ -263,6 +307,7 @@ class GemmProblem {
             .bias = bias_.data(),
             .out = out_.data(),
             .partials = partials_.data(),
+            .counters = counters_.data(),
             .lda = a_.pitch(),
             .ldc = out_.pitch(),
             .m = problem_.m,
@@ -277,18 +322,24 @@ class GemmProblem {
             .dequant = key_.dequant};
   }
 
-  // One exact sum per split, the splits added in the order of K, one rounding.
+  // What one group of warps adds is exact. The groups' sums are added in their order, the sums of
+  // the parts of K in the order of K; one rounding.
   float expected(int row, int n) const {
-    const int64_t tiles = padded_k() / kTile;
+    const int at = n / choice_.tile_n * choice_.m_tiles + row / choice_.tile_m;
     float total = 0;
-    for (int split = 0; split < problem_.splits; ++split) {
-      double sum = 0;
-      const int64_t end = tiles * (split + 1) / problem_.splits * kTile;
-      for (int64_t k = tiles * split / problem_.splits * kTile; k < end; ++k) {
-        const int column = columns_of_rows_[k];
-        if (column >= 0) sum += static_cast<double>(activation(row, column)) * weight(k, n);
+    for (const auto& [begin, end] : parts_[tile_at_[at]]) {
+      float part = 0;
+      for (int group = 0; group < problem_.k_groups; ++group) {
+        double sum = 0;
+        for (int tile = begin + group; tile < end; tile += problem_.k_groups) {
+          for (int k = tile * kTile; k < (tile + 1) * kTile; ++k) {
+            const int column = columns_of_rows_[k];
+            if (column >= 0) sum += static_cast<double>(activation(row, column)) * weight(k, n);
+          }
+        }
+        part += static_cast<float>(sum);
       }
-      total += static_cast<float>(sum);
+      total += part;
     }
     if (problem_.bias) total += to_float<kDtype>(bias_.at(0, n));
     return rounded(total);
@@ -309,12 +360,15 @@ class GemmProblem {
   Tensor<int32_t> slice_rows_, columns_;
   Tensor<float> partials_;
   Tensor<uint32_t> counters_;
+  GemmChoice choice_ = {};
+  std::vector<std::vector<std::pair<int, int>>> parts_;
+  std::vector<int> tile_at_;
 };
 
 template <Dtype kDtype>
 void run_as(const GemmCase& problem, const Schedule& schedule) {
   GemmProblem<kDtype> made(problem);
-  made.launch_kernels(schedule);
+  for (int i = 0; i < problem.launches; ++i) made.launch_kernel(schedule);
   made.compare();
 }
 
@@ -334,10 +388,11 @@ std::string describe(const GemmCase& problem) {
          number("front_pad", problem.front_pad) + number("act_order", problem.act_order) +
          number("bias", problem.bias) + number("a_offset", problem.a_offset) +
          number("a_gap", problem.a_gap) + number("out_offset", problem.out_offset) +
-         number("out_gap", problem.out_gap) + number("splits", problem.splits) +
-         number("values", static_cast<int>(problem.values)) + number("tampered", problem.tampered) +
-         number("wgmma_rows", problem.wgmma_rows) + number("blocks", problem.blocks) +
-         number("streamed", problem.streamed);
+         number("out_gap", problem.out_gap) + number("column_warps", problem.column_warps) +
+         number("k_groups", problem.k_groups) + number("blocks", problem.blocks) +
+         number("splits", problem.splits) + number("wgmma_rows", problem.wgmma_rows) +
+         number("streamed", problem.streamed) + number("launches", problem.launches) +
+         number("values", static_cast<int>(problem.values)) + number("tampered", problem.tampered);
 }
 
 }  // namespace padmarlin::emulator

@@ -43,9 +43,7 @@ static std::string weights_of(const Key& key) {
          (key.asymmetric ? "true" : "false") + ", ";
 }
 
-std::string definition(const GemmKey& key) {
-  return weights_of(key) + std::to_string(key.m_slices);
-}
+std::string definition(const GemmKey& key) { return weights_of(key) + std::to_string(key.m_steps); }
 
 std::string definition(const WgmmaKey& key) { return weights_of(key) + std::to_string(key.rows); }
 

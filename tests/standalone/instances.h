@@ -11,7 +11,6 @@
 #include "cuda/fixup.cuh"
 #include "cuda/gemm.h"
 #include "cuda/repack.h"
-#include "cuda/wgmma/arguments.h"
 
 namespace padmarlin::emulator {
 
@@ -20,16 +19,14 @@ struct GemmKey {
   int bits = 4;
   Dequant dequant = Dequant::kTwoField;
   bool asymmetric = false;
-  int m_slices = 1;
+  int m_steps = 1;
 
   auto operator<=>(const GemmKey&) const = default;
 };
 
 struct GemmInstance {
   GemmKey key;
-  size_t shared_bytes;
-  void (*gemm)(GemmArguments, int splits);
-  void (*reduce)(GemmArguments, int splits);
+  void (*gemm)(GemmArguments, GemmChoice);
 };
 
 struct WgmmaKey {
@@ -44,7 +41,7 @@ struct WgmmaKey {
 
 struct WgmmaInstance {
   WgmmaKey key;
-  void (*gemm)(wgmma::Arguments, TensorMap);
+  void (*gemm)(GemmArguments, GemmChoice, TensorMap);
 };
 
 struct FixupKey {

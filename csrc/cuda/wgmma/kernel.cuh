@@ -10,7 +10,6 @@
 #include <ptx/tma.cuh>
 
 #include "cuda/fixup.cuh"
-#include "cuda/wgmma/arguments.h"
 #include "cuda/wgmma/consumer.cuh"
 #include "cuda/wgmma/epilogue.cuh"
 #include "cuda/wgmma/producer.cuh"
@@ -18,27 +17,28 @@
 namespace padmarlin::wgmma {
 
 template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kRows>
-PADMARLIN_DEVICE void consume(const Arguments& args,
+PADMARLIN_DEVICE void consume(const GemmArguments& args, const GemmChoice& choice,
                               const Shared<kRows, kBits, kAsymmetric>& shared, const Lane& lane,
                               int block) {
   typename Shared<kRows, kBits, kAsymmetric>::Position position;
   float acc[2][kRows / 2];
-  const int segments = num_segments(args.partition, block);
+  const int segments = num_segments(choice.partition, block);
 #pragma unroll 1
   for (int index = 0; index < segments; ++index) {
-    const Segment part = segment(args.partition, block, index);
-    const TilePosition tile = tile_position(part.tile, args.m_tiles, args.n_tiles, args.band);
+    const Segment part = segment(choice.partition, block, index);
+    const TilePosition tile = tile_position(part.tile, choice.m_tiles, choice.n_tiles, choice.band);
     multiply_segment<kDtype, kBits, kDequant, kAsymmetric, kRows>(
         shared, lane, part.k_end - part.k_begin, position, acc);
     if (!part.whole()) {
       const auto sync = [] { ptx::bar_sync(kConsumersBarrier, kConsumers * kWarpgroup); };
       const int thread = lane.consumer * kWarpgroup + lane.warp * kWarp + lane.lane;
-      if (!add_partials(args.workspace, args.partition, part, kConsumers * kWarpgroup, thread, acc,
-                        kRows / 4, shared.last_to_come(), sync)) {
+      if (!add_partials(SplitWorkspace{args.partials, args.counters}, choice.partition, part,
+                        kConsumers * kWarpgroup, thread, acc, kRows / 4, shared.last_to_come(),
+                        sync)) {
         continue;
       }
     }
-    store_sums<kDtype, kRows>(args.gemm, lane, shared.turn(lane.consumer), tile.m * kRows,
+    store_sums<kDtype, kRows>(args, lane, shared.turn(lane.consumer), tile.m * kRows,
                               (tile.n * kBlockTiles + lane.consumer * kTilesPerConsumer) * kTile,
                               acc);
   }
@@ -47,7 +47,8 @@ PADMARLIN_DEVICE void consume(const Arguments& args,
 // Grid (partition.blocks), kThreads threads, shared_layout(..).bytes of shared memory.
 template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kRows>
 __global__ void __launch_bounds__(kThreads, 1)
-    wgmma_kernel(PADMARLIN_GRID_CONSTANT Arguments args,
+    wgmma_kernel(PADMARLIN_GRID_CONSTANT GemmArguments args,
+                 PADMARLIN_GRID_CONSTANT GemmChoice choice,
                  PADMARLIN_GRID_CONSTANT ptx::TensorMap activations) {
   const Shared<kRows, kBits, kAsymmetric> shared{ptx::dynamic_shared()};
   const int thread = ptx::tid_x(), block = ptx::ctaid_x();
@@ -57,12 +58,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (warpgroup == 0) {
     ptx::give_registers<kProducerRegisters>();
     if (warp == 0 && ptx::elect_sync()) {
-      produce<kRows, kBits, kAsymmetric>(args, activations, shared, block);
+      produce<kRows, kBits, kAsymmetric>(args, choice, activations, shared, block);
     }
   } else {
     ptx::take_registers<kConsumerRegisters>();
     const Lane lane{warpgroup - 1, warp, thread % kWarp};
-    consume<kDtype, kBits, kDequant, kAsymmetric, kRows>(args, shared, lane, block);
+    consume<kDtype, kBits, kDequant, kAsymmetric, kRows>(args, choice, shared, lane, block);
   }
 }
 

@@ -8,7 +8,8 @@
 #include <ptx/shared_memory.cuh>
 #include <ptx/tma.cuh>
 
-#include "cuda/wgmma/arguments.h"
+#include "core/select_gemm.h"
+#include "cuda/gemm.h"
 #include "cuda/wgmma/ring.cuh"
 
 namespace padmarlin::wgmma {
@@ -86,23 +87,24 @@ PADMARLIN_DEVICE void bring_stage(const GemmArguments& args, const ptx::TensorMa
 
 // All stages of all segments of this block, in the order in which consumers use them. One thread.
 template <int kRows, int kBits, bool kAsymmetric>
-PADMARLIN_DEVICE void produce(const Arguments& args, const ptx::TensorMap& map,
+PADMARLIN_DEVICE void produce(const GemmArguments& args, const GemmChoice& choice,
+                              const ptx::TensorMap& map,
                               const Shared<kRows, kBits, kAsymmetric>& shared, int block) {
   // Weights are read once, unless there are many row tiles: then L2 should keep them.
   const uint64_t policy = ptx::createpolicy_evict_first();
   typename Shared<kRows, kBits, kAsymmetric>::Position position;
-  const int segments = num_segments(args.partition, block);
+  const int segments = num_segments(choice.partition, block);
   for (int index = 0; index < segments; ++index) {
-    const Segment part = segment(args.partition, block, index);
-    const TilePosition tile = tile_position(part.tile, args.m_tiles, args.n_tiles, args.band);
-    SliceRows next = slice_rows(args.gemm, part.k_begin);
+    const Segment part = segment(choice.partition, block, index);
+    const TilePosition tile = tile_position(part.tile, choice.m_tiles, choice.n_tiles, choice.band);
+    SliceRows next = slice_rows(args, part.k_begin);
     for (int k_tile = part.k_begin; k_tile < part.k_end; ++k_tile) {
       const SliceRows rows = next;
       // Asked for a turn ahead: no copy waits for the table.
-      if (k_tile + 1 < part.k_end) next = slice_rows(args.gemm, k_tile + 1);
+      if (k_tile + 1 < part.k_end) next = slice_rows(args, k_tile + 1);
       // A round ahead of the consumers: in the first all slots are free.
       ptx::mbarrier_wait_parity(shared.empty(position.slot), position.parity ^ 1);
-      bring_stage<kRows, kBits, kAsymmetric>(args.gemm, map, shared, position.slot, tile.m * kRows,
+      bring_stage<kRows, kBits, kAsymmetric>(args, map, shared, position.slot, tile.m * kRows,
                                              tile.n * kBlockTiles, k_tile, rows, policy);
       position.advance();
     }

@@ -3,9 +3,9 @@
 
 namespace padmarlin::wgmma {
 
-cudaError_t launch_half_w4(const Arguments& args, const ptx::TensorMap& map, int rows,
-                           cudaStream_t stream) {
-  return launch_for_dequant<Dtype::kHalf, 4>(args, map, rows, stream);
+cudaError_t launch_half_w4(const GemmArguments& args, const GemmChoice& choice,
+                           const ptx::TensorMap& map, cudaStream_t stream) {
+  return launch_for_dequant<Dtype::kHalf, 4>(args, choice, map, stream);
 }
 
 }  // namespace padmarlin::wgmma
