@@ -188,6 +188,40 @@ def test_packed_tiles_feed(side: Side, consumer: str, half: bool, bits: int) -> 
     np.testing.assert_array_equal(got, product if consumer == "operand_b" else product.T)
 
 
+def test_stmatrix_stores_columns_as_rows(side: Side) -> None:
+    if isinstance(side, Device) and torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip("stmatrix exists from compute capability 9.0 on")
+    matrices = np.arange(256).reshape(4, 8, 8)
+    elements = matrices[:, GROUP, THREAD * 2 + np.arange(2)]  # (matrix, lane, 2)
+    fragments = pairs(elements[..., 0], elements[..., 1]).T
+    expected = matrices.transpose(0, 2, 1).reshape(32, 8)
+    np.testing.assert_array_equal(side.stmatrix(fragments), expected)
+
+
+@HALF
+@pytest.mark.parametrize("columns", [64, 128, 160])
+def test_wgmma_of_small_integers_is_exact(side: Side, half: bool, columns: int) -> None:
+    """Two groups at a time, the first overwrites; seed 14."""
+    if isinstance(side, Device) and torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("wgmma exists on compute capability 9.0 only")
+    rng = np.random.default_rng(14)
+    a, b = rng.integers(-8, 9, (64, 64)), rng.integers(-8, 9, (64, columns))
+    patterns_of_a = nearest(a, half)
+    registers = np.stack([
+        np.concatenate([
+            a_fragments(patterns_of_a[16 * warp : 16 * warp + 16, 16 * k : 16 * k + 16])
+            for warp in range(4)
+        ])
+        for k in range(4)
+    ])  # fmt: skip
+    got = side.wgmma(half, registers, nearest(b.T, half)).reshape(4, 32, columns // 8, 2, 2)
+    d = np.full((64, columns), np.nan)
+    for warp, block, row_half, i in np.ndindex(4, columns // 8, 2, 2):
+        rows = 16 * warp + GROUP.reshape(-1) + 8 * row_half
+        d[rows, 8 * block + 2 * THREAD.reshape(-1) + i] = got[warp, :, block, row_half, i]
+    np.testing.assert_array_equal(d, a @ b)
+
+
 # ---- copies
 
 

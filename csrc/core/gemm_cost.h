@@ -29,7 +29,7 @@ struct GemmProblem {
   int m, padded_n, padded_k, bits;
   bool asymmetric = false;
   bool gathers = false;          // A goes through a column table
-  int copy_bytes = 16;           // the widest copy that A's address, pitch and front pad allow
+  int copy_bytes = 16;           // the widest copy that A's address and pitch allow
   bool batch_invariant = false;  // a row's bits must not depend on m
 };
 

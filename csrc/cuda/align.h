@@ -21,9 +21,10 @@ struct AlignArguments {
 
 constexpr int64_t kTmaElements = 8;  // 16 bytes
 
-inline bool needs_align(const GemmArguments& gemm) {
-  return gemm.columns != nullptr || reinterpret_cast<uintptr_t>(gemm.a) % 16 != 0 ||
-         gemm.lda % kTmaElements != 0;
+// The widest copy, up to 16 bytes, that the address and the row stride of 16-bit elements allow.
+inline int copy_bytes(const void* a, int64_t lda) {
+  const uint64_t all = reinterpret_cast<uintptr_t>(a) | static_cast<uint64_t>(lda) * 2 | 16;
+  return static_cast<int>(all & (~all + 1));
 }
 
 // Columns of the aligned A: the padded ones if a table names them, else A's own.

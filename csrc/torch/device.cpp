@@ -8,6 +8,8 @@
 
 #include <vector>
 
+#include "cuda/wgmma/launch.h"
+
 namespace padmarlin {
 namespace {
 
@@ -45,7 +47,8 @@ std::vector<Properties> query_all_devices() {
                     .architecture = 10 * major + minor,
                     .shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, i),
                     .sm_shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, i),
-                    .dram_gbps = static_cast<int>(gbps)}});
+                    .dram_gbps = static_cast<int>(gbps),
+                    .wgmma = wgmma::is_built()}});
   }
   return all;
 }

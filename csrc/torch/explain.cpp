@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "core/devices.h"
+#include "cuda/wgmma/launch.h"
 
 namespace padmarlin {
 namespace {
@@ -28,8 +29,10 @@ extern "C" __attribute__((visibility("default"))) const char* padmarlin_explain(
     bool batch_invariant) {
   using namespace padmarlin;  // NOLINT(google-build-using-namespace): this function is C
   static thread_local std::string text;
-  const Device* const device = named(gpu);
-  if (device == nullptr) return nullptr;
+  const Device* const found = named(gpu);
+  if (found == nullptr) return nullptr;
+  Device device = *found;
+  device.wgmma = wgmma::is_built();
   const GemmProblem problem = {.m = static_cast<int>(m),
                                .padded_n = static_cast<int>(padded_n),
                                .padded_k = static_cast<int>(padded_k),
@@ -38,7 +41,7 @@ extern "C" __attribute__((visibility("default"))) const char* padmarlin_explain(
                                .gathers = gathers,
                                .copy_bytes = static_cast<int>(copy_bytes),
                                .batch_invariant = batch_invariant};
-  text = explain({problem, k, n, weight_bytes}, *device, gpu);
+  text = explain({problem, k, n, weight_bytes}, device, gpu);
   return text.c_str();
 }
 

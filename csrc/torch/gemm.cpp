@@ -4,7 +4,10 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
+
 #include "core/select_gemm.h"
+#include "cuda/align.h"
 #include "torch/checks.h"
 #include "torch/device.h"
 #include "torch/operators.h"
@@ -141,10 +144,15 @@ void check(const Call& call) {
   check_tables(call);
 }
 
-void run(const Call& call, Tensor& out) {
-  if (call.m() == 0 || call.n == 0) return;
-  const CurrentDevice device(call.function, call.a.get_device_index());
-  const int m = static_cast<int>(call.m());
+// Bytes from the first element to that of a row: of 16-bit elements.
+int64_t row_offset(const Tensor& matrix, int64_t row) { return row * row_stride(matrix) * 2; }
+
+// Rows [first, first + m) of the output.
+void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_t first, int m) {
+  const void* const a =
+      static_cast<const uint8_t*>(call.a.const_data_ptr()) + row_offset(call.a, first);
+  // A single row has no next one: its odd length must not narrow the copies.
+  const int64_t lda = m > 1 ? row_stride(call.a) : 0;
   const int padded_n = static_cast<int>(call.padded_n());
   const int padded_k = static_cast<int>(call.padded_k());
   const GemmProblem problem = {.m = m,
@@ -153,6 +161,7 @@ void run(const Call& call, Tensor& out) {
                                .bits = static_cast<int>(call.bits),
                                .asymmetric = call.zeros.has_value(),
                                .gathers = call.columns.has_value(),
+                               .copy_bytes = copy_bytes(a, lda),
                                .batch_invariant = call.batch_invariant};
   STD_TORCH_CHECK(is_computable(problem), call.function, ": a has ", m, " rows and the weight ",
                   call.n, " columns, expected fewer than 2^43 elements of output; split a");
@@ -164,19 +173,18 @@ void run(const Call& call, Tensor& out) {
   Tensor counters =
       torch::stable::new_zeros(out, {num_counters(choice.partition)}, ScalarType::Int);
 
-  const GemmArguments arguments = {
-      .a = call.a.const_data_ptr(),
+  GemmArguments arguments = {
+      .a = a,
       .qweight = static_cast<const uint32_t*>(call.qweight.const_data_ptr()),
       .scales = call.scales.const_data_ptr(),
       .zeros = static_cast<const uint16_t*>(const_data_or_null(call.zeros)),
       .slice_rows = static_cast<const int32_t*>(call.slice_rows.const_data_ptr()),
       .columns = static_cast<const int32_t*>(const_data_or_null(call.columns)),
       .bias = const_data_or_null(call.bias),
-      .out = out.mutable_data_ptr(),
+      .out = static_cast<uint8_t*>(out.mutable_data_ptr()) + row_offset(out, first),
       .partials = static_cast<float*>(partials.mutable_data_ptr()),
       .counters = static_cast<uint32_t*>(counters.mutable_data_ptr()),
-      // A single row has no next one: its odd length must not narrow the copies.
-      .lda = m > 1 ? row_stride(call.a) : 0,
+      .lda = lda,
       .ldc = row_stride(out),
       .m = m,
       .n = static_cast<int>(call.n),
@@ -189,9 +197,35 @@ void run(const Call& call, Tensor& out) {
       .dtype = call.a.scalar_type() == ScalarType::Half ? Dtype::kHalf : Dtype::kBfloat16,
       .dequant = static_cast<Dequant>(call.dequant),
   };
-  check_launch(call.function, launch_gemm(arguments, choice, device.stream()),
-               "m = " + std::to_string(m) + ", n = " + std::to_string(call.n) +
-                   ", k = " + std::to_string(call.k) + ", bits = " + std::to_string(call.bits));
+  const std::string problem_text = "m = " + std::to_string(m) + ", n = " + std::to_string(call.n) +
+                                   ", k = " + std::to_string(call.k) +
+                                   ", bits = " + std::to_string(call.bits);
+  Tensor aligned =
+      torch::stable::new_empty(out, {choice.aligns_activations ? aligned_bytes(arguments) / 2 : 0});
+  if (choice.aligns_activations) {
+    void* const scratch = aligned.mutable_data_ptr();
+    check_launch(call.function, align_activations(arguments, scratch, device.stream()),
+                 problem_text);
+    arguments = with_aligned(arguments, scratch);
+  }
+  check_launch(call.function, launch_gemm(arguments, choice, device.stream()), problem_text);
+}
+
+// Where A has to be aligned, it is so many bytes at a time.
+constexpr int64_t kMaxAlignedBytes = int64_t{256} << 20;
+constexpr int64_t kRowTile = 640;  // of whole tiles, whatever their rows: 64, 128 or 160
+
+void run(const Call& call, Tensor& out) {
+  if (call.m() == 0 || call.n == 0) return;
+  const CurrentDevice device(call.function, call.a.get_device_index());
+  const int64_t width = call.columns ? call.padded_k() : round_up(call.k, kTmaElements);
+  const bool aligned =
+      !call.columns && copy_bytes(call.a.const_data_ptr(), row_stride(call.a)) == 16;
+  const int64_t fitting = std::max(kMaxAlignedBytes / (2 * width) / kRowTile, int64_t{1});
+  const int64_t rows = aligned ? call.m() : fitting * kRowTile;
+  for (int64_t first = 0; first < call.m(); first += rows) {
+    run_rows(call, out, device, first, static_cast<int>(std::min(rows, call.m() - first)));
+  }
 }
 
 }  // namespace

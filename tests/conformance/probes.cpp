@@ -10,6 +10,7 @@
 #include "../probes/policy_copy.cuh"
 #include "../probes/primitives.cuh"
 #include "../probes/tma_tile.cuh"
+#include "../probes/warpgroup.cuh"
 #include "launch.h"
 #include "tensor_map.h"
 
@@ -40,6 +41,12 @@ const char* consume(int consumer, const uint4* tiles, const uint4* activations, 
       return launch("register_a_probe", 1, 4 * kWarp, 2 * kTileBytes + 8 * kRowBytes,
                     probes::register_a_probe<kDtype, kBits>, tiles, activations, out);
   }
+}
+
+template <Dtype kDtype, int kColumns>
+const char* wgmma(const uint4* a, const uint4* rows, float* d) {
+  return launch("wgmma_probe", 1, 2 * probes::kWarpgroupThreads, kColumns * kTile * 2,
+                probes::wgmma_probe<kDtype, kColumns>, a, rows, d);
 }
 
 template <int kBytes>
@@ -94,6 +101,22 @@ PADMARLIN_EXPORT const char* probe_consume(int consumer, bool half, int bits, co
   const auto run = half ? (bits == 4 ? consume<Dtype::kHalf, 4> : consume<Dtype::kHalf, 8>)
                         : (bits == 4 ? consume<Dtype::kBfloat16, 4> : consume<Dtype::kBfloat16, 8>);
   return run(consumer, tiles, activations, out);
+}
+
+PADMARLIN_EXPORT const char* probe_stmatrix(const uint4* fragments, uint4* rows) {
+  return launch("stmatrix_probe", 1, kWarp, kWarp * 16, probes::stmatrix_probe, fragments, rows);
+}
+
+PADMARLIN_EXPORT const char* probe_wgmma(bool half, int columns, const uint4* a, const uint4* rows,
+                                         float* d) {
+  switch (columns) {
+    case 64:
+      return half ? wgmma<Dtype::kHalf, 64>(a, rows, d) : wgmma<Dtype::kBfloat16, 64>(a, rows, d);
+    case 128:
+      return half ? wgmma<Dtype::kHalf, 128>(a, rows, d) : wgmma<Dtype::kBfloat16, 128>(a, rows, d);
+    default:
+      return half ? wgmma<Dtype::kHalf, 160>(a, rows, d) : wgmma<Dtype::kBfloat16, 160>(a, rows, d);
+  }
 }
 
 // ---- copies

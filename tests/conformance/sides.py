@@ -60,6 +60,19 @@ class Side:
             out=np.empty(shape, np.float32),
         )  # fmt: skip
 
+    def stmatrix(self, fragments: Array) -> Array:
+        """Registers (32, 4) to rows (32, 8) of 16 bits."""
+        assert fragments.shape == (32, 4)
+        return self._call("stmatrix", _u32(fragments), out=np.empty((32, 8), np.uint16))
+
+    def wgmma(self, half: bool, a: Array, rows: Array) -> Array:
+        """Registers a (4 k-slices, 128, 4), b as rows (columns, 64), to d (128, columns / 2)."""
+        columns = rows.shape[0]
+        assert a.shape == (4, 128, 4)
+        assert columns in (64, 128, 160)
+        out = np.empty((128, columns // 2), np.float32)
+        return self._call("wgmma", half, columns, _u32(a), rows.astype(np.uint16), out=out)
+
     # ---- copies
 
     def partial_copy(self, width: int, values: Array, present: int) -> Array:

@@ -67,8 +67,9 @@ FIXUP = [
         "split < segment.splits - 1; ++split", "fixup_split_k", WRONG,
     ),
     Mutant(
-        "own_part_added_twice", FIXUP_HEADER, "split == 0 ? part.x : own[4 * i] + part.x",
-        "own[4 * i] + part.x", "fixup_split_k", WRONG,
+        "own_part_added_twice", FIXUP_HEADER,
+        "  for (int i = 0; i < 4 * kVectors; ++i) own[i] = 0.0f;\n#pragma unroll 1\n", "",
+        "fixup_split_k", WRONG,
     ),
     Mutant(
         "stored_in_the_slot_of_the_first", FIXUP_HEADER, "address(segment.split, i)",

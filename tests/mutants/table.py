@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tests.mutants.fixup import FIXUP
 from tests.mutants.mutant import ASAN, CONFLICT, GUARD, NAN, RACE, REPORT, UBSAN, WRONG, Mutant
+from tests.mutants.wgmma import WGMMA
 
 GEMM = "cuda/gemm_kernel.cuh"
 ACTIVATIONS = "cuda/activations.cuh"
@@ -387,6 +388,7 @@ MUTANTS = [
     *STAGES,
     *SPLIT_K,
     *FIXUP,
+    *WGMMA,
     *ACTIVATION_LOADER,
     *WEIGHT_LOADER,
     *DEQUANTIZATION,

@@ -164,18 +164,18 @@ std::vector<Check> sharp_checks() {
   };
 }
 
-// ---- the wgmma kernel. A's base and pitch are multiples of 8 elements there.
+// ---- the wgmma kernel
 
-GemmCase wgmma_case(GemmCase made) {
+GemmCase wgmma_case(GemmCase made, bool aligned = true) {
   if (made.wgmma_rows == 0) made.wgmma_rows = 64;
   if (made.blocks == 0) made.blocks = 2;
   made.k_groups = 1;  // one warpgroup adds all of a column's products
-  made.a_gap = static_cast<int>(round_up(made.k + made.a_gap, 8)) - made.k;
+  if (aligned) made.a_gap = static_cast<int>(round_up(made.k + made.a_gap, 8)) - made.k;
   return made;
 }
 
-std::vector<GemmCase> wgmma_cases(std::vector<GemmCase> cases) {
-  for (GemmCase& made : cases) made = wgmma_case(made);
+std::vector<GemmCase> wgmma_cases(std::vector<GemmCase> cases, bool aligned = true) {
+  for (GemmCase& made : cases) made = wgmma_case(made, aligned);
   return cases;
 }
 
@@ -198,7 +198,19 @@ std::vector<Check> wgmma_checks() {
       {"wgmma_stream_k", wgmma_cases({{.m = 70, .k = 450, .bias = true, .blocks = 3, .streamed = 2},
                                       {.m = 3, .k = 700, .blocks = 4, .streamed = 1},
                                       {.m = 70, .n = 520, .k = 200, .blocks = 4, .streamed = 5}})},
-      {"wgmma_split_k", wgmma_cases({{.m = 70, .k = 450, .splits = 3, .blocks = 6}})},
+      {"wgmma_split_k", wgmma_cases({{.m = 70, .k = 450, .blocks = 6, .splits = 3}})},
+      {"wgmma_asymmetric", wgmma_cases(rounding({.asymmetric = true}))},
+      {"wgmma_eight_bits",
+       wgmma_cases(rounding({.bits = 8, .dequant = Dequant::kOneField, .asymmetric = true}))},
+      {"wgmma_unaligned_a", wgmma_cases({{.k = 99},
+                                         {.m = 1, .k = 99},
+                                         {.k = 96, .front_pad = 40, .a_offset = 1},
+                                         {.m = 9, .k = 2100, .a_offset = 4, .a_gap = 4}},
+                                        false)},
+      {"wgmma_act_order", wgmma_cases({{.m = 18, .act_order = true},
+                                       {.k = 65, .group_size = 16, .act_order = true},
+                                       {.act_order = true, .tampered = true}},
+                                      false)},
       {"wgmma_bias",
        wgmma_cases({{.kernel = kBfloat164, .m = 20, .n = 300, .k = 450, .bias = true}})},
   };
@@ -292,16 +304,18 @@ GemmCase random_wgmma(const GemmKey& kernel, int rows, uint32_t seed) {
   made.n = 1 + below(600);
   made.k = 1 + below(500);
   made.group_size = 16 << below(4);
-  if (below(2)) made.front_pad = below(60);
+  made.act_order = below(4) == 0;
+  if (!made.act_order && below(2)) made.front_pad = below(60);
   made.bias = below(2) == 0;
-  if (below(2)) made.a_offset = 8;
-  if (below(2)) made.a_gap = 8 * below(4);
+  const bool aligned = below(4) != 0;
+  if (below(2)) made.a_offset = aligned ? 8 : below(9);
+  if (below(2)) made.a_gap = aligned ? 8 * below(4) : below(17);
   if (below(2)) made.out_offset = below(9);
   if (below(2)) made.out_gap = below(9);
   made.blocks = 1 + below(4);
   if (below(2)) made.streamed = 1 + below(div_up(made.m, rows) * div_up(made.n, 256));
   if (below(3) == 0) made.values = Values::kOneHot;
-  return wgmma_case(made);
+  return wgmma_case(made, aligned);
 }
 
 std::vector<Check> all_checks() {

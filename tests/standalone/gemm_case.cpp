@@ -60,6 +60,7 @@ class GemmProblem {
     check_guards(out_, "out");
     check_guards(partials_, "partials");
     check_guards(counters_, "counters");
+    check_guards(aligned_, "aligned");
     for (int i = 0; i < counters_.columns(); ++i) {
       if (counters_.at(0, i) == 0) continue;
       throw Failure("counter " + std::to_string(i) + " is left at " +
@@ -289,12 +290,27 @@ class GemmProblem {
     return launch(shape, options, [&] { instance.gemm(args, choice_); });
   }
 
+  // As csrc/torch has it: A is aligned first if need be.
   Statistics launch_wgmma(const LaunchShape& shape, const LaunchOptions& options,
-                          const GemmArguments& args) const {
+                          GemmArguments args) {
     const WgmmaInstance& instance =
         find_wgmma({key_.dtype, key_.bits, key_.dequant, key_.asymmetric, problem_.wgmma_rows});
-    const TensorMap map = {a_.data(), args.k, args.m, a_.pitch() * 2, problem_.wgmma_rows};
-    return launch(shape, options, [&] { instance.gemm(args, choice_, map); });
+    LaunchOptions own = options;
+    if (args.columns != nullptr || copy_bytes(args.a, args.lda) < 16) {
+      const int width = aligned_width(args);
+      aligned_ = Tensor<uint16_t>(args.m, width);
+      aligned_.append_regions(own.regions);
+      // As csrc/cuda/align_kernel.cuh has it: 256 threads, 8 columns of 4 rows each.
+      launch({"align_kernel", div_up(args.m, 4) * div_up(width, 8 * 256), 1, 256, 0}, options, [&] {
+        const AlignArguments pass = {args.a, args.columns, aligned_.data(), args.lda, args.m,
+                                     args.k, width};
+        args.columns != nullptr ? instance.gather(pass) : instance.align(pass);
+      });
+      args = with_aligned(args, aligned_.data());
+    }
+    const TensorMap map = {static_cast<const uint16_t*>(args.a), args.k, args.m, args.lda * 2,
+                           problem_.wgmma_rows};
+    return launch(shape, own, [&] { instance.gemm(args, choice_, map); });
   }
 
   GemmArguments arguments() const {
@@ -355,7 +371,7 @@ class GemmProblem {
   const GemmKey key_;
   int groups_ = 0;
   std::vector<int> columns_of_rows_, group_of_rows_;
-  Tensor<uint16_t> a_, scales_, zeros_, bias_, out_;
+  Tensor<uint16_t> a_, aligned_, scales_, zeros_, bias_, out_;
   Tensor<uint32_t> qweight_;
   Tensor<int32_t> slice_rows_, columns_;
   Tensor<float> partials_;

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <string>
 
+#include "cuda/align.h"
 #include "cuda/fixup.cuh"
 #include "cuda/gemm.h"
 #include "cuda/repack.h"
@@ -42,6 +43,8 @@ struct WgmmaKey {
 struct WgmmaInstance {
   WgmmaKey key;
   void (*gemm)(GemmArguments, GemmChoice, TensorMap);
+  void (*gather)(AlignArguments);  // the pass before it, through a column table
+  void (*align)(AlignArguments);   // without one
 };
 
 struct FixupKey {
