@@ -45,7 +45,7 @@ const char* consume(int consumer, const uint4* tiles, const uint4* activations, 
 
 template <Dtype kDtype, int kColumns>
 const char* wgmma(const uint4* a, const uint4* rows, float* d) {
-  return launch("wgmma_probe", 1, 2 * probes::kWarpgroupThreads, kColumns * kTile * 2,
+  return launch("wgmma_probe", 1, probes::kWarpgroupThreads, kColumns * kTile * 2,
                 probes::wgmma_probe<kDtype, kColumns>, a, rows, d);
 }
 

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the wgmma kernel needs of the hardware, one thing at a time: groups of wgmma that run in the
-// background, registers traded between warpgroups, named barriers, transposed stores.
+// What the wgmma kernel needs of the tensor cores: groups of wgmma that run in the background; and
+// transposed stores.
 #pragma once
 
 #include <ptx/barrier.cuh>
-#include <ptx/register_budget.cuh>
 #include <ptx/shared_memory.cuh>
 #include <ptx/special_registers.cuh>
 #include <ptx/wgmma.cuh>
@@ -18,39 +17,33 @@ constexpr int kWarpgroupThreads = 4 * kWarp;
 
 // d (64 x kColumns) = a (64 x 64) * b (64 x kColumns), in four k-slices, of which two run at a
 // time. a: registers (slice, thread, 4); rows: b as kColumns rows of 64; d: registers (thread,
-// kColumns / 2). The second of two warpgroups does it, with registers that the first gives.
+// kColumns / 2). One warpgroup.
 template <Dtype kDtype, int kColumns>
-__global__ void __launch_bounds__(2 * kWarpgroupThreads, 1)
+__global__ void __launch_bounds__(kWarpgroupThreads)
     wgmma_probe(const uint4* a, const uint4* rows, float* d) {
   uint8_t* const shared = ptx::dynamic_shared();
-  const int thread = ptx::tid_x() % kWarpgroupThreads;
-  if (ptx::tid_x() < kWarpgroupThreads) {
-    for (int i = thread; i < kColumns * 8; i += kWarpgroupThreads) {
-      ptx::st_shared_v4(shared + activation_offset(i / 8, i % 8), rows[i]);
-    }
-    ptx::fence_proxy_async();
-    ptx::bar_sync(1, 2 * kWarpgroupThreads);
-    ptx::give_registers<24>();
-  } else {
-    ptx::bar_sync(1, 2 * kWarpgroupThreads);
-    ptx::take_registers<240>();
-    float sums[kColumns / 2];
-    uint32_t fragments[2][4];
-#pragma unroll
-    for (int slice = 0; slice < kSlicesPerTile; ++slice) {
-      const uint4 own = a[slice * kWarpgroupThreads + thread];
-      uint32_t (&fragment)[4] = fragments[slice % 2];
-      fragment[0] = own.x, fragment[1] = own.y, fragment[2] = own.z, fragment[3] = own.w;
-      ptx::wgmma_fence();
-      ptx::wgmma_m64k16<kDtype, kColumns>(sums, fragment,
-                                          ptx::swizzled_descriptor(shared, 2 * slice), slice > 0);
-      ptx::wgmma_commit_group();
-      ptx::wgmma_wait_group<1>();
-    }
-    ptx::wgmma_wait_group<0>();
-#pragma unroll
-    for (int i = 0; i < kColumns / 2; ++i) d[thread * (kColumns / 2) + i] = sums[i];
+  const int thread = ptx::tid_x();
+  for (int i = thread; i < kColumns * 8; i += kWarpgroupThreads) {
+    ptx::st_shared_v4(shared + activation_offset(i / 8, i % 8), rows[i]);
   }
+  ptx::fence_proxy_async();
+  ptx::bar_sync();
+  float sums[kColumns / 2];
+  uint32_t fragments[2][4];
+#pragma unroll
+  for (int slice = 0; slice < kSlicesPerTile; ++slice) {
+    const uint4 own = a[slice * kWarpgroupThreads + thread];
+    uint32_t(&fragment)[4] = fragments[slice % 2];
+    fragment[0] = own.x, fragment[1] = own.y, fragment[2] = own.z, fragment[3] = own.w;
+    ptx::wgmma_fence();
+    ptx::wgmma_m64k16<kDtype, kColumns>(sums, fragment,
+                                        ptx::swizzled_descriptor(shared, 2 * slice), slice > 0);
+    ptx::wgmma_commit_group();
+    ptx::wgmma_wait_group<1>();
+  }
+  ptx::wgmma_wait_group<0>();
+#pragma unroll
+  for (int i = 0; i < kColumns / 2; ++i) d[thread * (kColumns / 2) + i] = sums[i];
 }
 
 // fragments (lane, 4) to rows (32, 8) of 16 bits, as they lie in shared memory. One warp.
