@@ -154,11 +154,11 @@ class ActivationLoader {
     ptx::st_shared(stage + place(row), static_cast<uint32_t>(pair.high) << 16 | pair.low);
   }
 
-  int bytes_;            // of a piece
-  int row_, row_step_;   // of the tile: the lane's first, and how far its next is
-  int64_t step_;         // that far, in elements of A
-  int offset_;           // of the lane's piece in its row, in bytes
-  int num_rows_;         // that A has for this tile
+  int bytes_;               // of a piece
+  int row_, row_step_;      // of the tile: the lane's first, and how far its next is
+  int64_t step_;            // that far, in elements of A
+  int offset_;              // of the lane's piece in its row, in bytes
+  int num_rows_;            // that A has for this tile
   const uint16_t* source_;  // the lane's first element; if it gathers, column 0 of its first row
   int low_column_, high_column_;  // of the next tile's pair, if it gathers
   Pair held_[kHeldRows];

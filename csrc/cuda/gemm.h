@@ -6,8 +6,8 @@
 #include <cstdint>
 
 #include "core/dtype.h"
-#include "core/layout.h"
 #include "core/gemm_cost.h"
+#include "core/layout.h"
 
 namespace padmarlin {
 

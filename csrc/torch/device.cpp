@@ -39,13 +39,13 @@ std::vector<Properties> query_all_devices() {
     // Two transfers a clock; kHz and bits to GB/s.
     const double gbps = 2.0 * attribute(cudaDevAttrMemoryClockRate, i) *
                         attribute(cudaDevAttrGlobalMemoryBusWidth, i) / 8 / 1e6;
-    all.push_back(
-        {major, minor,
-         {.num_sms = attribute(cudaDevAttrMultiProcessorCount, i),
-          .architecture = 10 * major + minor,
-          .shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, i),
-          .sm_shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, i),
-          .dram_gbps = static_cast<int>(gbps)}});
+    all.push_back({major,
+                   minor,
+                   {.num_sms = attribute(cudaDevAttrMultiProcessorCount, i),
+                    .architecture = 10 * major + minor,
+                    .shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, i),
+                    .sm_shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, i),
+                    .dram_gbps = static_cast<int>(gbps)}});
   }
   return all;
 }
