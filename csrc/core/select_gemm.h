@@ -98,6 +98,9 @@ constexpr void offer_partitions(const GemmProblem& problem, const Device& device
     const int streamed = tiles < 2 * blocks ? tiles : blocks + tiles % blocks;
     choice.partition = stream_k(tiles, k_tiles, blocks, streamed);
     best.offer(problem, device, choice);
+    // Few tiles: equal parts, each block has one.
+    choice.partition = split_k(tiles, k_tiles, blocks, tiles > 0 ? blocks / tiles : 1);
+    best.offer(problem, device, choice);
   }
 }
 

@@ -20,6 +20,7 @@
 #include "cuda/epilogue.cuh"
 #include "cuda/feeder.cuh"
 #include "cuda/gemm.h"
+#include "cuda/overlap.cuh"
 #include "cuda/stage.cuh"
 
 namespace padmarlin {
@@ -114,6 +115,14 @@ __global__ void __launch_bounds__(kMaxBlockThreads, min_blocks_per_sm(kBits, kMS
   uint8_t* const ring = ptx::dynamic_shared() + k_group * kStages * bytes;
   uint8_t* const ring_end = ring + kStages * bytes;
   const LaneOffsets lane_offset = lane_offsets<Layout, kMSteps>(column_warp, lane);
+
+  if (args.overlaps_previous) {
+    const Segment run = segment(choice.partition, ptx::ctaid_x(), 0);
+    const int n_tile = tile_of(choice, run).n * column_warps, n_tiles = args.padded_n / kTile;
+    prefetch_weights(args.qweight, kBits, choice.partition.k_tiles, run, (kStages - 1) * k_groups,
+                     n_tile, n_tile + column_warps < n_tiles ? n_tile + column_warps : n_tiles);
+  }
+  wait_for_previous_kernel();
 
   Feeder<kBits, kAsymmetric, kMSteps> feeder(args, choice, k_group, column_warp, lane);
   uint8_t* free_stage = ring;  // the one to fill next; the one after it is the oldest

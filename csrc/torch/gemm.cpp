@@ -162,6 +162,7 @@ void run(const Call& call, Tensor& out) {
   // part of the graph's own pool during a capture.
   const auto floats = partials_bytes(choice) / static_cast<int64_t>(sizeof(float));
   Tensor partials = torch::stable::new_empty(out, {floats}, ScalarType::Float);
+  void* const stream = device.stream();
   const int counters = num_counters(choice.partition);
 
   const GemmArguments arguments = {
@@ -174,10 +175,9 @@ void run(const Call& call, Tensor& out) {
       .bias = const_data_or_null(call.bias),
       .out = out.mutable_data_ptr(),
       .partials = static_cast<float*>(partials.mutable_data_ptr()),
-      .counters = counters > 0
-                      ? split_counters(call.function, call.a.get_device_index(), device.stream(),
-                                       device.properties().num_sms, counters)
-                      : nullptr,
+      .counters = counters > 0 ? split_counters(call.function, call.a.get_device_index(), stream,
+                                                device.properties().num_sms, counters)
+                               : nullptr,
       // A single row has no next one: its odd length must not narrow the copies.
       .lda = m > 1 ? row_stride(call.a) : 0,
       .ldc = row_stride(out),
@@ -191,8 +191,9 @@ void run(const Call& call, Tensor& out) {
       .bits = static_cast<int>(call.bits),
       .dtype = call.a.scalar_type() == ScalarType::Half ? Dtype::kHalf : Dtype::kBfloat16,
       .dequant = static_cast<Dequant>(call.dequant),
+      .overlaps_previous = device.overlaps_kernels(),
   };
-  check_launch(call.function, launch_gemm(arguments, choice, device.stream()),
+  check_launch(call.function, launch_gemm(arguments, choice, stream),
                "m = " + std::to_string(m) + ", n = " + std::to_string(call.n) +
                    ", k = " + std::to_string(call.k) + ", bits = " + std::to_string(call.bits));
 }
