@@ -221,8 +221,10 @@ def test_random_problems_under_random_schedules(
 
 
 SCHEDULES = [("late", 0, 1), ("eager", 5, 4), ("random", 9, 2)]
-PARTITIONS = [{"splits": 2}, {"splits": 3}, {"splits": 5, "blocks": 2}, {"blocks": 1}, {"blocks": 2},
-              {"blocks": 3}, {"blocks": 7}]  # fmt: skip
+PARTITIONS = [
+    {"splits": 2}, {"splits": 3}, {"splits": 5, "blocks": 2},
+    {"blocks": 1}, {"blocks": 2}, {"blocks": 3}, {"blocks": 7},
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("partition", PARTITIONS, ids=str)

@@ -28,6 +28,7 @@ struct GemmArguments {
   int bits;
   Dtype dtype;
   Dequant dequant;
+  bool overlaps_previous = false;  // launched as cuda/launch.h says
 };
 
 // The caller guarantees what the comments above say; csrc/torch checks it. `stream` is a

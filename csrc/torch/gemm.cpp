@@ -11,6 +11,7 @@
 #include "torch/checks.h"
 #include "torch/device.h"
 #include "torch/operators.h"
+#include "torch/workspace.h"
 
 namespace padmarlin {
 namespace {
@@ -170,8 +171,8 @@ void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_
   // part of the graph's own pool during a capture.
   const auto floats = partials_bytes(choice) / static_cast<int64_t>(sizeof(float));
   Tensor partials = torch::stable::new_empty(out, {floats}, ScalarType::Float);
-  Tensor counters =
-      torch::stable::new_zeros(out, {num_counters(choice.partition)}, ScalarType::Int);
+  void* const stream = device.stream();
+  const int counters = num_counters(choice.partition);
 
   GemmArguments arguments = {
       .a = a,
@@ -183,7 +184,9 @@ void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_
       .bias = const_data_or_null(call.bias),
       .out = static_cast<uint8_t*>(out.mutable_data_ptr()) + row_offset(out, first),
       .partials = static_cast<float*>(partials.mutable_data_ptr()),
-      .counters = static_cast<uint32_t*>(counters.mutable_data_ptr()),
+      .counters = counters > 0 ? split_counters(call.function, call.a.get_device_index(), stream,
+                                                device.properties().num_sms, counters)
+                               : nullptr,
       .lda = lda,
       .ldc = row_stride(out),
       .m = m,
@@ -196,6 +199,7 @@ void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_
       .bits = static_cast<int>(call.bits),
       .dtype = call.a.scalar_type() == ScalarType::Half ? Dtype::kHalf : Dtype::kBfloat16,
       .dequant = static_cast<Dequant>(call.dequant),
+      .overlaps_previous = device.overlaps_kernels(),
   };
   const std::string problem_text = "m = " + std::to_string(m) + ", n = " + std::to_string(call.n) +
                                    ", k = " + std::to_string(call.k) +
@@ -204,11 +208,10 @@ void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_
       torch::stable::new_empty(out, {choice.aligns_activations ? aligned_bytes(arguments) / 2 : 0});
   if (choice.aligns_activations) {
     void* const scratch = aligned.mutable_data_ptr();
-    check_launch(call.function, align_activations(arguments, scratch, device.stream()),
-                 problem_text);
+    check_launch(call.function, align_activations(arguments, scratch, stream), problem_text);
     arguments = with_aligned(arguments, scratch);
   }
-  check_launch(call.function, launch_gemm(arguments, choice, device.stream()), problem_text);
+  check_launch(call.function, launch_gemm(arguments, choice, stream), problem_text);
 }
 
 // Where A has to be aligned, it is so many bytes at a time.

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // cp.async: each thread's copies arrive at once or in the wait_group that guarantees them.
-#include <algorithm>
 #include <cstring>
 
 #include "machine.h"
@@ -42,20 +41,7 @@ void check_source(const char* instruction, const void* global, int bytes, int al
     fail(name + "misaligned global address, expected a multiple of " + std::to_string(alignment) +
          ", got one " + std::to_string(begin % alignment) + " above");
   }
-  const auto& regions = machine->options.regions;
-  if (bytes == 0 || regions.empty()) return;
-  const auto holds_source = [&](const Region& region) {
-    return begin >= region.begin && begin + bytes <= region.begin + region.bytes;
-  };
-  if (std::none_of(regions.begin(), regions.end(), holds_source)) {
-    std::string message = name + "reads " + std::to_string(bytes) +
-                          " bytes outside the registered global regions; relative to them:";
-    for (const Region& region : regions) {
-      message += " " + std::to_string(static_cast<int64_t>(begin - region.begin)) + " of " +
-                 std::to_string(region.bytes) + ";";
-    }
-    fail(message);
-  }
+  if (bytes > 0) check_region(instruction, global, bytes);
 }
 
 bool arrives_late() {
@@ -71,6 +57,7 @@ bool arrives_late() {
 }
 
 void cp_async(void* shared, const void* global, int bytes, int source_bytes) {
+  check_waited("cp_async");
   check_shared("cp_async", shared, bytes);
   check_present(bytes, source_bytes);
   check_source("cp_async", global, source_bytes, bytes);

@@ -49,6 +49,7 @@ struct Thread {
   void* operands = nullptr;      // of the warp-wide instruction it waits in
   std::deque<AsyncCopy> copies;  // in order of issue
   int64_t committed_groups = 0;
+  bool waited = false;              // for the kernel in front
   const void* waits_at = nullptr;   // what wait_at was called with
   const char* waits_for = nullptr;  // its name
 };
@@ -213,6 +214,12 @@ void check_bulk_copies(const Block& block);
 
 // Where the 128-byte swizzle keeps the byte of that shared address: chunk ^= row % 8.
 constexpr uint32_t swizzle_128(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
+
+// Throws if the running thread has not waited for the kernel in front, where it must.
+void check_waited(const char* instruction);
+
+// Throws unless the bytes lie in one of the registered regions, if any are.
+void check_region(const char* instruction, const void* global, int bytes);
 
 // All lanes of a warp meet: counts the accesses they made meanwhile.
 void settle_accesses(Warp& warp);

@@ -137,6 +137,7 @@ void mbarrier_wait_parity(uint64_t* barrier, int parity) {
 
 void issue_bulk_copy(const char* instruction, uint64_t* barrier, void* shared, int bytes,
                      std::function<void()> move) {
+  check_waited(instruction);
   Block& block = *running_thread().block;
   Mbarrier& found = find(instruction, barrier);
   declare_write(shared, bytes);

@@ -43,6 +43,10 @@ RING_BUGS = [
         "kBlockTiles * tile_bytes(kBits) +", "wgmma_n_tail", DEADLOCK, "lacks 0 arrivals and",
     ),
     Mutant(
+        "wgmma_no_wait_for_the_kernel_before", KERNEL, "  wait_for_previous_kernel();\n", "",
+        "wgmma_ring", REPORT, "griddepcontrol",
+    ),
+    Mutant(
         "wgmma_no_fence_of_barriers", RING, "    ptx::fence_mbarrier_init();\n", "",
         "wgmma_ring", REPORT, "no fence_mbarrier_init",
     ),

@@ -38,7 +38,7 @@ class GemmProblem {
 
   void launch_kernel(const Schedule& schedule) {
     const GemmArguments args = arguments();
-    LaunchOptions options{schedule.seed, schedule.delivery, schedule.resident_blocks, {}};
+    LaunchOptions options{schedule.seed, schedule.delivery, schedule.resident_blocks, {}, true};
     a_.append_regions(options.regions);
     qweight_.append_regions(options.regions);
     scales_.append_regions(options.regions);
@@ -335,7 +335,8 @@ class GemmProblem {
             .front_pad = problem_.front_pad,
             .bits = key_.bits,
             .dtype = key_.dtype,
-            .dequant = key_.dequant};
+            .dequant = key_.dequant,
+            .overlaps_previous = true};
   }
 
   // What one group of warps adds is exact. The groups' sums are added in their order, the sums of

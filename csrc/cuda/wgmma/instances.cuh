@@ -16,7 +16,7 @@ cudaError_t launch_instance(const GemmArguments& args, const GemmChoice& choice,
       {.blocks = choice.partition.blocks,
        .threads = kThreads,
        .shared_bytes = kShared,
-       .overlaps_previous = false},
+       .overlaps_previous = args.overlaps_previous},
       stream, args, choice, map);
 }
 

@@ -10,6 +10,7 @@
 #include <ptx/tma.cuh>
 
 #include "cuda/fixup.cuh"
+#include "cuda/overlap.cuh"
 #include "cuda/wgmma/consumer.cuh"
 #include "cuda/wgmma/epilogue.cuh"
 #include "cuda/wgmma/producer.cuh"
@@ -55,6 +56,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int warpgroup = thread / kWarpgroup, warp = thread % kWarpgroup / kWarp;
   if (thread == 0) shared.make_barriers();
   ptx::bar_sync();
+  wait_for_previous_kernel();
   if (warpgroup == 0) {
     ptx::give_registers<kProducerRegisters>();
     if (warp == 0 && ptx::elect_sync()) {
