@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from padmarlin import _extension
+from tests.compile_gates.cubin import kernels
+from tests.compile_gates.kernel_names import readable
 from tests.compile_gates.wgmma_loop import (
     Loop,
     NoDisassembler,
@@ -50,6 +52,21 @@ SYMBOL = (
     "_ZN9padmarlin5wgmma12wgmma_kernelILNS_5DtypeE0ELi4ELNS_7DequantE0ELb0ELi64EEEv"
     "NS0_9ArgumentsE14CUtensorMap_st"
 )
+
+
+def test_no_kernel_serializes_wgmma() -> None:
+    """Without a disassembler: serialized wgmma wait one by one, each between an ARRIVE and a DEPBAR.
+    Else there are four of each for a turn's eight wgmma, and the last wait."""
+    if not _extension.LIBRARY.exists():
+        pytest.skip("no padmarlin/_C.so: built without nvcc")
+    found = [k for k in kernels(_extension.LIBRARY) if "wgmma_kernel" in k.symbol]
+    if not found:
+        pytest.skip("the library was not built for sm_90a")
+    for kernel in found:
+        counts = tuple(kernel.instructions.count(name) for name in ("HGMMA", "WARPGROUP"))
+        assert counts == (PER_TURN, 9), readable(kernel.symbol)
+
+
 LISTING = """
 	.target	sm_90a
 	.section	.text.{symbol},"ax",@progbits
@@ -107,6 +124,9 @@ BUGS = {
     "wait_under_a_condition": (
         "ptx::wgmma_wait_group<kSets - 1>();",
         "if (turn % 2 == 0) ptx::wgmma_wait_group<kSets - 1>();", "under a condition",
+    ),
+    "syncwarp_under_a_condition": (
+        "if (slice == kSets - 2) {", "if (slice == kSets - 2 && used_before >= 0) {", "serialized",
     ),
     "sums_touched_amid": (
         "      ptx::wgmma_commit_group();\n",

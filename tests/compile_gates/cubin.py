@@ -55,6 +55,8 @@ MNEMONICS = {
     0x183: "LDL",
     0x184: "LDS",
     0x187: "STL",
+    0x1C5: "WARPGROUP",  # .ARRIVE and .DEPBAR
+    0x1F0: "HGMMA",
 }  # fmt: skip
 CONTROL = {"BAR", "BSYNC", "CALL", "BSSY", "BRA", "WARPSYNC", "EXIT", "RET"}
 
