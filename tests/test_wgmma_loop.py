@@ -48,15 +48,9 @@ def test_no_kernel_touches_a_running_wgmma() -> None:
     assert len(loops) == 2 * (5 + 3) * 3
 
 
-SYMBOL = (
-    "_ZN9padmarlin5wgmma12wgmma_kernelILNS_5DtypeE0ELi4ELNS_7DequantE0ELb0ELi64EEEv"
-    "NS0_9ArgumentsE14CUtensorMap_st"
-)
-
-
 def test_no_kernel_serializes_wgmma() -> None:
-    """Without a disassembler: serialized wgmma wait one by one, each between an ARRIVE and a DEPBAR.
-    Else there are four of each for a turn's eight wgmma, and the last wait."""
+    """Without a disassembler: serialized wgmma wait one by one, each between an ARRIVE and a
+    DEPBAR. Else there are four of each for a turn's eight wgmma, and the last wait."""
     if not _extension.LIBRARY.exists():
         pytest.skip("no padmarlin/_C.so: built without nvcc")
     found = [k for k in kernels(_extension.LIBRARY) if "wgmma_kernel" in k.symbol]
@@ -67,6 +61,10 @@ def test_no_kernel_serializes_wgmma() -> None:
         assert counts == (PER_TURN, 9), readable(kernel.symbol)
 
 
+SYMBOL = (
+    "_ZN9padmarlin5wgmma12wgmma_kernelILNS_5DtypeE0ELi4ELNS_7DequantE0ELb0ELi64EEEv"
+    "NS0_9ArgumentsE14CUtensorMap_st"
+)
 LISTING = """
 	.target	sm_90a
 	.section	.text.{symbol},"ax",@progbits

@@ -318,20 +318,28 @@ GemmCase random_wgmma(const GemmKey& kernel, int rows, uint32_t seed) {
   return wgmma_case(made, aligned);
 }
 
+// Every stage layout and number of rows; what dequantization does is the mma kernel's test, too.
+std::vector<std::pair<GemmKey, int>> wgmma_instances() {
+  constexpr GemmKey kHalf8{.bits = 8, .dequant = Dequant::kOneField, .asymmetric = true};
+  constexpr GemmKey kBfloat168{.dtype = Dtype::kBfloat16, .bits = 8, .dequant = Dequant::kOneField};
+  constexpr GemmKey kBfloat164Zeros{.dtype = Dtype::kBfloat16, .asymmetric = true};
+  constexpr GemmKey kBfloat164Wide{
+      .dtype = Dtype::kBfloat16, .dequant = Dequant::kWide, .asymmetric = true};
+  return {{kHalf4, 64},      {kHalf4, 128},          {kHalf4, 160}, {kHalf8, 64},
+          {kBfloat168, 128}, {kBfloat164Zeros, 128}, {kHalf8, 160}, {kBfloat164Wide, 160}};
+}
+
 std::vector<Check> all_checks() {
   constexpr uint32_t kCasesPerInstance = 24, kCasesPerWgmma = 4;
   std::vector<Check> all = sharp_checks();
   for (const Check& check : wgmma_checks()) all.push_back(check);
-  for (const GemmKey& kernel : all_kernels()) {
-    if (kernel.m_steps != 1) continue;
-    for (const int rows : {64, 128, 160}) {
-      Check check{.name = "ragged_wgmma_" + name_of(kernel)};
-      check.name.replace(check.name.rfind("_m"), std::string::npos, "_m" + std::to_string(rows));
-      for (uint32_t seed = 0; seed < kCasesPerWgmma; ++seed) {
-        check.gemms.push_back(random_wgmma(kernel, rows, seed + rows));
-      }
-      all.push_back(check);
+  for (const auto& [kernel, rows] : wgmma_instances()) {
+    Check check{.name = "ragged_wgmma_" + name_of(kernel)};
+    check.name.replace(check.name.rfind("_m"), std::string::npos, "_m" + std::to_string(rows));
+    for (uint32_t seed = 0; seed < kCasesPerWgmma; ++seed) {
+      check.gemms.push_back(random_wgmma(kernel, rows, seed + rows));
     }
+    all.push_back(check);
   }
   for (const GemmKey& kernel : all_kernels()) {
     Check check{.name = "ragged_" + name_of(kernel)};
