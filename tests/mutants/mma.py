@@ -14,7 +14,7 @@ BLOCK = "core/mma_block.h"
 EPILOGUE = "cuda/epilogue.cuh"
 
 WAIT = "ptx::cp_async_wait_group<kStages - 2>();"
-BARRIER = "      ptx::bar_sync(1 + k_group, column_warps * kWarp);\n"
+BARRIER = "      ptx::bar_sync(1 + k_group, group_threads);\n"
 BEGIN = "      feeder.begin(free_stage);\n"
 NEXT = "free_stage + bytes == ring_end ? ring : free_stage + bytes;"
 COMMIT = (
@@ -55,7 +55,7 @@ PIPELINE = [
         "pipeline", NAN,
     ),
     Mutant(
-        "first_product_early", GEMM, "(kStages - 1) * k_groups", "(kStages - 2) * k_groups",
+        "first_product_early", GEMM, "index == 0 ? (kStages - 1)", "index == 0 ? (kStages - 2)",
         "pipeline", NAN,
     ),
     Mutant(
@@ -126,7 +126,7 @@ FEEDING = [
         WRONG,
     ),
     Mutant(
-        "parts_of_warps_overlap", FEEDER, "column_warp_ * Layout::kWarpBytes", "0", "pipeline",
+        "parts_of_warps_overlap", GEMM, "column_warp * Layout::kWarpBytes", "0", "pipeline",
         WRONG,
     ),
     Mutant(
@@ -137,14 +137,14 @@ FEEDING = [
 
 ALL = "reinterpret_cast<uint64_t>(args.a) | static_cast<uint64_t>(args.lda) * 2 |"
 FRONT = "static_cast<uint64_t>(args.front_pad) * 2 | 16"
-COPIED_ROWS = "row < num_rows_; row += row_step_, source += step_) {\n      ptx::cp_async"
+COPIED_ROWS = "(row += row_step_) < num_rows_"
 REST = "for (; row < num_rows_; row += row_step_, source += step_) {\n      store_pair"
 LOW, HIGH = "static_cast<uint32_t>(low_column_) < k", "static_cast<uint32_t>(high_column_) < k"
 
 ACTIVATION_LOADER = [
     Mutant(
         "m_tail_of_the_copies", ACTIVATIONS, COPIED_ROWS,
-        COPIED_ROWS.replace("num_rows_", "kMSteps * kStepRows"), "m_tail", REPORT,
+        "(row += row_step_) < kMSteps * kStepRows", "m_tail", REPORT,
         "outside the registered",
     ),
     Mutant(
@@ -152,12 +152,20 @@ ACTIVATION_LOADER = [
         "m_tail", REPORT, "out of range|another",
     ),
     Mutant(
-        "k_tail_of_the_copies", ACTIVATIONS, "left < kElements ? left : kElements", "kElements",
-        "k_tail", REPORT, "outside the registered",
+        "rows_without_copies", ACTIVATIONS, "    if (row >= num_rows_) return;\n    ptx::cp_async",
+        "    ptx::cp_async", "m_tail", REPORT, "outside the registered",
     ),
     Mutant(
-        "absent_columns_read", ACTIVATIONS, "column < 0 || left <= 0", "left <= 0", "front_pad",
-        REPORT, "outside the registered",
+        "k_tail_of_the_copies", ACTIVATIONS, "left >= kElements)", "left > 0)", "k_tail", REPORT,
+        "outside the registered",
+    ),
+    Mutant(
+        "front_pad_read", ACTIVATIONS, "column >= 0 && left", "left", "front_pad", REPORT,
+        "outside the registered",
+    ),
+    Mutant(
+        "cut_pieces_are_absent", ACTIVATIONS, "left <= 0 ? 0 : left * 2", "true ? 0 : left * 2",
+        "k_tail", WRONG,
     ),
     Mutant(
         "front_pad_forgotten", ACTIVATIONS, "offset_ / 2 - args.front_pad;", "offset_ / 2;",
@@ -257,11 +265,11 @@ WEIGHT_LOADER = [
         "tile_bytes(kBits)", "pipeline", WRONG,
     ),
     Mutant(
-        "scales_of_the_first_tile", WEIGHTS, "n_tile * kTile + lane % 8 * 8", "lane % 8 * 8",
+        "scales_of_the_first_tile", WEIGHTS, "n_tile * kTile + lane % 8 * 8;", "lane % 8 * 8;",
         "pipeline", WRONG,
     ),
     Mutant(
-        "zeros_of_the_first_row", WEIGHTS, "args.zeros + source", "args.zeros + column_",
+        "zeros_of_the_first_row", WEIGHTS, "zeros_ + source", "zeros_",
         "asymmetric_two_field", WRONG,
     ),
     Mutant(
