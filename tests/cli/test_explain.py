@@ -29,7 +29,7 @@ runner = CliRunner()
 def build(folder: Path) -> Path:
     library = folder / "explain.so"
     source = ROOT / "csrc" / "torch" / "explain.cpp"
-    command = ["g++", "-std=c++20", "-O1", "-shared", "-fPIC", "-Wall", "-Werror"]
+    command = ["g++", "-std=c++20", "-O3", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
     # What the CUDA sources would say of themselves.
     stub = folder / "stub.cpp"
     stub.write_text(
