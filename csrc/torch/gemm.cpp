@@ -4,6 +4,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include "core/choice_cache.h"
 #include "core/select_gemm.h"
 #include "torch/checks.h"
 #include "torch/device.h"
@@ -157,7 +158,8 @@ void run(const Call& call, Tensor& out) {
                                .batch_invariant = call.batch_invariant};
   STD_TORCH_CHECK(is_computable(problem), call.function, ": a has ", m, " rows and the weight ",
                   call.n, " columns, expected fewer than 2^43 elements of output; split a");
-  const GemmChoice choice = select_gemm(problem, device.properties());
+  static thread_local ChoiceCache choices;
+  const GemmChoice choice = choices.choose(problem, device.properties());
   // From the caching allocator, per call: freed when this returns, reused in stream order, and
   // part of the graph's own pool during a capture.
   const auto floats = partials_bytes(choice) / static_cast<int64_t>(sizeof(float));
