@@ -88,6 +88,11 @@ PADMARLIN_EXPORT const char* probe_ldmatrix(const uint4* matrices, int row_pitch
                 matrices, row_pitch, fragments);
 }
 
+PADMARLIN_EXPORT const char* probe_exchange(const float* in, float* out) {
+  return launch("exchange_probe", 1, probes::kExchangeBlockThreads, probes::kExchangeSharedBytes,
+                probes::exchange_probe, in, out);
+}
+
 PADMARLIN_EXPORT const char* probe_consume(int consumer, bool half, int bits, const uint4* tiles,
                                            const uint4* activations, float* out) {
   const auto run = half ? (bits == 4 ? consume<Dtype::kHalf, 4> : consume<Dtype::kHalf, 8>)
