@@ -51,14 +51,14 @@ SCALES = {Dequant.TWO_FIELD: 0.003, Dequant.ONE_FIELD: 0.2, Dequant.WIDE: 3.0}
 
 
 def problems() -> Iterator[Problem]:
-    # Every kernel instance: dtype, bits, dequantization, symmetry, and M tiles of 16, 32, 64 rows.
+    # Every kernel instance: dtype, bits, dequantization, symmetry, and M tiles of 8, 16, 32, 64 rows.
     for dtype in (torch.float16, torch.bfloat16):
         for bits in (4, 8):
             for kind, scale in SCALES.items():
                 if bits == 8 and kind == Dequant.TWO_FIELD:
                     scale = 0.0009
                 for symmetric in (True, False):
-                    for m in (1, 18, 70):
+                    for m in (1, 12, 18, 70):
                         yield Problem(
                             m, 130, 67, bits, 32, symmetric=symmetric, dtype=dtype, scale=scale
                         )

@@ -171,6 +171,14 @@ def test_ldmatrix(side: Side, row_pitch: int) -> None:
     np.testing.assert_array_equal(fragments, expected)
 
 
+def test_two_warps_exchange_floats_at_a_barrier_of_their_own(side: Side) -> None:
+    values = np.arange(256, dtype=np.float32).reshape(64, 4) + 0.5
+    partner = values[np.arange(64) ^ 32]
+    got = side.exchange(values)
+    np.testing.assert_array_equal(got[:, :4], partner)
+    np.testing.assert_array_equal(got[:, 4:], partner[:, 1:3])
+
+
 @HALF
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("consumer", CONSUMERS)

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "core/choice_cache.h"
 #include "core/select_gemm.h"
 #include "cuda/align.h"
 #include "torch/checks.h"
@@ -166,7 +167,8 @@ void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_
                                .batch_invariant = call.batch_invariant};
   STD_TORCH_CHECK(is_computable(problem), call.function, ": a has ", m, " rows and the weight ",
                   call.n, " columns, expected fewer than 2^43 elements of output; split a");
-  const GemmChoice choice = select_gemm(problem, device.properties());
+  static thread_local ChoiceCache choices;
+  const GemmChoice choice = choices.choose(problem, device.properties());
   // From the caching allocator, per call: freed when this returns, reused in stream order, and
   // part of the graph's own pool during a capture.
   const auto floats = partials_bytes(choice) / static_cast<int64_t>(sizeof(float));

@@ -96,6 +96,11 @@ PADMARLIN_EXPORT const char* probe_ldmatrix(const uint4* matrices, int row_pitch
                 matrices, row_pitch, fragments);
 }
 
+PADMARLIN_EXPORT const char* probe_exchange(const float* in, float* out) {
+  return launch("exchange_probe", 1, probes::kExchangeBlockThreads, probes::kExchangeSharedBytes,
+                probes::exchange_probe, in, out);
+}
+
 PADMARLIN_EXPORT const char* probe_consume(int consumer, bool half, int bits, const uint4* tiles,
                                            const uint4* activations, float* out) {
   const auto run = half ? (bits == 4 ? consume<Dtype::kHalf, 4> : consume<Dtype::kHalf, 8>)
@@ -172,6 +177,10 @@ PADMARLIN_EXPORT const char* probe_atom_inc(int order, int count, int initial,
 
 PADMARLIN_EXPORT const char* probe_ld_global(int threads, const float* in, float4* out) {
   return launch("ld_global_probe", 1, threads, 0, probes::ld_global_probe, in, out);
+}
+
+PADMARLIN_EXPORT const char* probe_overlap(int threads, const uint4* in, uint4* out) {
+  return launch("overlap_probe", 1, threads, 0, probes::overlap_probe, in, out);
 }
 
 // `kind` 0: stream-K of all tiles, 1: split-K in `splits` parts. Counters are zero before.

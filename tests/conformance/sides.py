@@ -47,6 +47,12 @@ class Side:
         out = np.empty((32, 4), np.uint32)
         return self._call("ldmatrix", matrices.astype(np.uint16), row_pitch, out=out)
 
+    def exchange(self, values: Array) -> Array:
+        """Two warps' floats (64, 4) through shared memory and a barrier: (64, 6)."""
+        assert values.shape == (64, 4)
+        out = np.empty((64, 6), np.float32)
+        return self._call("exchange", values.astype(np.float32), out=out)
+
     def consume(self, consumer: str, half: bool, bits: int, tiles: Array, rows: Array) -> Array:
         """Packed tiles times activations (rows, 64) as tests/probes/format_consumers.cuh has it."""
         count, activation_rows = (2, 8) if consumer == "register_a" else (1, 8)
@@ -115,6 +121,10 @@ class Side:
     def ld_global(self, values: Array) -> Array:
         assert values.size % 128 == 0
         return self._call("ld_global", values.size // 4, values, out=np.empty_like(values))
+
+    def overlap(self, values: Array) -> Array:
+        assert values.size % 128 == 0
+        return self._call("overlap", values.size // 4, values, out=np.empty_like(values))
 
     def fixup(self, kind: int, blocks: int, splits: int, terms: Array) -> Array:
         """Sums of terms (tiles, k_tiles, 768) over the k-tiles, cut as the kind says."""

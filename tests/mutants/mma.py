@@ -36,7 +36,7 @@ PIPELINE = [
         "no_empty_groups_at_the_end", FEEDER, COMMIT, "ptx::cp_async_commit_group(); }\n",
         "pipeline", REPORT, "exits with",
     ),
-    Mutant("no_barrier_in_the_loop", GEMM, BARRIER, "", "pipeline", NAN),
+    Mutant("no_barrier_in_the_loop", GEMM, BARRIER, "", "pipeline", WRONG),
     Mutant("no_barrier_in_the_loop_race", GEMM, BARRIER, "", "pipeline", RACE),
     Mutant(
         "groups_share_a_barrier", GEMM, "ptx::bar_sync(1 + k_group,", "ptx::bar_sync(1,",
@@ -56,7 +56,7 @@ PIPELINE = [
     ),
     Mutant(
         "first_product_early", GEMM, "index == 0 ? (kStages - 1)", "index == 0 ? (kStages - 2)",
-        "pipeline", NAN,
+        "pipeline", REPORT, "exits with",
     ),
     Mutant(
         "lead_in_every_segment", GEMM, "index == 0 ? (kStages", "index >= 0 ? (kStages", "stream_k",
@@ -89,19 +89,19 @@ PIPELINE = [
 STAGES = [
     Mutant(
         "scales_over_the_weights", STAGE, "kScales = tile_bytes(kBits)", "kScales = 512",
-        "pipeline", WRONG,
+        "pipeline", NAN,
     ),
     Mutant("zeros_over_the_scales", STAGE, "kScales + kScaleBytes", "kScales",
            "asymmetric_two_field", WRONG),
     Mutant(
         "weights_over_the_activations", STAGE, "kWarps = activation_bytes(kMSteps)", "kWarps = 512",
-        "pipeline", NAN,
+        "pipeline", WRONG,
     ),
     Mutant("no_swizzle_at_all", STAGE, "(chunk ^ (row & 7))", "chunk", "pipeline", CONFLICT),
     Mutant(
         "group_sums_of_no_size", BLOCK,
         "return (shape.k_groups - 1) * shape.column_warps * kStepSumsBytes;", "return 0;",
-        "pipeline", REPORT, "out of range",
+        "stream_k", RACE,
     ),
     Mutant(
         "rows_without_a_gap", BLOCK, "kRowPitch = kTile + 4", "kRowPitch = kTile", "pipeline",
@@ -112,7 +112,7 @@ STAGES = [
 FEEDING = [
     Mutant(
         "every_group_the_first_tile", FEEDER, "segment.k_begin + k_group_;", "segment.k_begin;",
-        "pipeline", WRONG,
+        "pipeline", REPORT, "exits with",
     ),
     Mutant(
         "idle_warp_not_idle", FEEDER, "n_tile < args_.padded_n / kTile",
@@ -123,7 +123,7 @@ FEEDING = [
     ),
     Mutant(
         "every_k_tile_by_every_group", FEEDER, "k_tile_ += step;", "k_tile_ += 1;", "pipeline",
-        WRONG,
+        REPORT, "outside the registered",
     ),
     Mutant(
         "parts_of_warps_overlap", GEMM, "column_warp * Layout::kWarpBytes", "0", "pipeline",
@@ -131,7 +131,7 @@ FEEDING = [
     ),
     Mutant(
         "segments_without_tiles_end_the_work", FEEDER, "if (k_tile_ >= k_end_) continue;", "",
-        "groups_without_tiles", WRONG,
+        "groups_without_tiles", NAN,
     ),
 ]  # fmt: skip
 
@@ -149,7 +149,7 @@ ACTIVATION_LOADER = [
     ),
     Mutant(
         "rows_of_the_last_tile", ACTIVATIONS, "rows < kMSteps * kStepRows ? rows", "true ? rows",
-        "m_tail", REPORT, "out of range|another",
+        "m_tail", WRONG,
     ),
     Mutant(
         "rows_without_copies", ACTIVATIONS, "    if (row >= num_rows_) return;\n    ptx::cp_async",
@@ -185,7 +185,7 @@ ACTIVATION_LOADER = [
     ),
     Mutant(
         "pieces_of_the_first_chunk", ACTIVATIONS, "+ offset_ % 16;", ";", "activation_alignment",
-        WRONG,
+        NAN,
     ),
     Mutant(
         "pieces_in_the_wrong_chunk", ACTIVATIONS, "activation_offset(row, offset_ / 16)",
@@ -214,7 +214,7 @@ ACTIVATION_LOADER = [
     ),
     Mutant(
         "rows_not_held_forgotten", ACTIVATIONS, REST, REST.replace("row < num_rows_", "false"),
-        "act_order", WRONG,
+        "act_order", NAN,
     ),
     Mutant(
         "rows_not_held_from_the_first", ACTIVATIONS, "source_ + kHeldRows * step_", "source_",
@@ -308,7 +308,7 @@ ENDS = [
         RACE,
     ),
     Mutant(
-        "partial_steps_forgotten", EPILOGUE, "num_steps() * 4", "4", "stream_k", NAN,
+        "partial_steps_forgotten", EPILOGUE, "num_steps() * 4", "4", "stream_k", WRONG,
     ),
     Mutant(
         "idle_groups_hold_a_tile", EPILOGUE, "choice.shape.column_warps * kWarp;\n      const auto",
@@ -318,18 +318,18 @@ ENDS = [
         "part_of_a_tile_stored", EPILOGUE, "if (!segment.whole()) {", "if (false) {", "split_k",
         WRONG,
     ),
-    Mutant("rows_swapped", EPILOGUE, "(2 * t + r % 2)", "(2 * t + 1 - r % 2)", "m_tail", WRONG),
+    Mutant("rows_swapped", EPILOGUE, "(2 * t + r % 2)", "(2 * t + 1 - r % 2)", "m_tail", NAN),
     Mutant(
         "columns_of_the_other_half", EPILOGUE, "16 * j + r / 2 * 8 + g", "16 * j + r % 2 * 8 + g",
         "pipeline", WRONG,
     ),
     Mutant(
         "output_of_the_first_rows", EPILOGUE, "return tile.m * kMSteps * kStepRows;", "return 0;",
-        "m_tail", NAN,
+        "m_tail", WRONG,
     ),
     Mutant(
         "output_of_the_first_columns", EPILOGUE,
-        "(tile.n * choice.shape.column_warps + column_warp)", "column_warp", "pipeline", NAN,
+        "(tile.n * choice.shape.column_warps + column_warp)", "column_warp", "pipeline", WRONG,
     ),
     Mutant(
         "m_tail_of_the_output", EPILOGUE, "r < kStepRows && row + r < args.m", "r < kStepRows",

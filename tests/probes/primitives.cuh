@@ -39,4 +39,32 @@ inline __global__ void ldmatrix_probe(const uint4* matrices, int row_pitch, uint
   for (int i = 0; i < 4; ++i) fragments[4 * lane + i] = fragment[i];
 }
 
+constexpr int kExchangeThreads = 2 * kWarp;
+constexpr int kExchangeBlockThreads = 3 * kWarp;  // the third warp does not come to the barrier
+constexpr int kExchangeSharedBytes = kExchangeThreads * 16;
+
+// Two warps exchange floats through shared memory and a barrier of their own. Thread i of the
+// first gets, at out + 6i, what thread i ^ 32 holds at in + 4 * (i ^ 32): all four by a vector,
+// then words 1 and 2 as they went through stores of one word each.
+inline __global__ void exchange_probe(const float* in, float* out) {
+  const int thread = ptx::tid_x(), partner = thread ^ kWarp;
+  if (thread >= kExchangeThreads) return;
+  uint8_t* const shared = ptx::dynamic_shared();
+  float own[4], other[4];
+  for (int i = 0; i < 4; ++i) own[i] = in[4 * thread + i];
+  ptx::st_shared_v4_f32(shared + 16 * thread, own);
+  ptx::bar_sync(1, kExchangeThreads);
+  ptx::ld_shared_v4_f32(other, shared + 16 * partner);
+  for (int i = 0; i < 4; ++i) out[6 * thread + i] = other[i];
+  ptx::bar_sync(1, kExchangeThreads);  // they have been read; the same place takes two words
+  uint32_t bits;
+  __builtin_memcpy(&bits, &own[2], sizeof bits);
+  ptx::st_shared_f32(shared + 8 * thread, own[1]);
+  ptx::st_shared(shared + 8 * thread + 4, bits);
+  ptx::bar_sync(1, kExchangeThreads);
+  const float2 pair = ptx::ld_shared_v2_f32(shared + 8 * partner);
+  out[6 * thread + 4] = pair.x;
+  out[6 * thread + 5] = pair.y;
+}
+
 }  // namespace padmarlin::probes
