@@ -206,10 +206,10 @@ void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_
   const std::string problem_text = "m = " + std::to_string(m) + ", n = " + std::to_string(call.n) +
                                    ", k = " + std::to_string(call.k) +
                                    ", bits = " + std::to_string(call.bits);
-  Tensor aligned =
-      torch::stable::new_empty(out, {choice.aligns_activations ? aligned_bytes(arguments) / 2 : 0});
+  std::optional<Tensor> aligned;
   if (choice.aligns_activations) {
-    void* const scratch = aligned.mutable_data_ptr();
+    aligned = torch::stable::new_empty(out, {aligned_bytes(arguments) / 2});
+    void* const scratch = aligned->mutable_data_ptr();
     check_launch(call.function, align_activations(arguments, scratch, stream), problem_text);
     arguments = with_aligned(arguments, scratch);
   }

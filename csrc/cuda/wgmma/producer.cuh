@@ -36,7 +36,8 @@ PADMARLIN_DEVICE bool begins_place(const SliceRows& rows, int slice) {
 template <int kRows, int kBits, bool kAsymmetric>
 PADMARLIN_DEVICE void bring_stage(const GemmArguments& args, const ptx::TensorMap& map,
                                   const Shared<kRows, kBits, kAsymmetric>& shared, int slot, int m0,
-                                  int n_tile, int k_tile, const SliceRows& rows, uint64_t policy) {
+                                  int n_tile, int k_tile, const SliceRows& rows, bool read_once,
+                                  uint64_t policy) {
   constexpr StageLayout kStage = Shared<kRows, kBits, kAsymmetric>::kStage;
   const int left = args.padded_n / kTile - n_tile;
   const int tiles = left < kBlockTiles ? left : kBlockTiles;
@@ -64,9 +65,13 @@ PADMARLIN_DEVICE void bring_stage(const GemmArguments& args, const ptx::TensorMa
   const uint32_t* const weights =
       args.qweight + (static_cast<size_t>(n_tile) * k_tiles + k_tile) * tile_words(kBits);
   for (int tile = 0; tile < tiles; ++tile) {
-    ptx::bulk_copy(stage + kStage.weights + tile * tile_bytes(kBits),
-                   weights + static_cast<size_t>(tile) * k_tiles * tile_words(kBits),
-                   tile_bytes(kBits), full, policy);
+    uint8_t* const to = stage + kStage.weights + tile * tile_bytes(kBits);
+    const uint32_t* const from = weights + static_cast<size_t>(tile) * k_tiles * tile_words(kBits);
+    if (read_once) {
+      ptx::bulk_copy(to, from, tile_bytes(kBits), full, policy);
+    } else {
+      ptx::bulk_copy(to, from, tile_bytes(kBits), full);
+    }
   }
 #pragma unroll
   for (int slice = 0; slice < kSlicesPerTile; ++slice) {
@@ -90,7 +95,8 @@ template <int kRows, int kBits, bool kAsymmetric>
 PADMARLIN_DEVICE void produce(const GemmArguments& args, const GemmChoice& choice,
                               const ptx::TensorMap& map,
                               const Shared<kRows, kBits, kAsymmetric>& shared, int block) {
-  // Weights are read once, unless there are many row tiles: then L2 should keep them.
+  // With one row tile weights are read once; else L2 should keep them for the others.
+  const bool read_once = choice.m_tiles == 1;
   const uint64_t policy = ptx::createpolicy_evict_first();
   typename Shared<kRows, kBits, kAsymmetric>::Position position;
   const int segments = num_segments(choice.partition, block);
@@ -105,7 +111,7 @@ PADMARLIN_DEVICE void produce(const GemmArguments& args, const GemmChoice& choic
       // A round ahead of the consumers: in the first all slots are free.
       ptx::mbarrier_wait_parity(shared.empty(position.slot), position.parity ^ 1);
       bring_stage<kRows, kBits, kAsymmetric>(args, map, shared, position.slot, tile.m * kRows,
-                                             tile.n * kBlockTiles, k_tile, rows, policy);
+                                             tile.n * kBlockTiles, k_tile, rows, read_once, policy);
       position.advance();
     }
   }
