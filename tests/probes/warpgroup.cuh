@@ -33,11 +33,11 @@ __global__ void __launch_bounds__(kWarpgroupThreads)
 #pragma unroll
   for (int slice = 0; slice < kSlicesPerTile; ++slice) {
     const uint4 own = a[slice * kWarpgroupThreads + thread];
-    uint32_t(&fragment)[4] = fragments[slice % 2];
+    uint32_t (&fragment)[4] = fragments[slice % 2];
     fragment[0] = own.x, fragment[1] = own.y, fragment[2] = own.z, fragment[3] = own.w;
     ptx::wgmma_fence();
-    ptx::wgmma_m64k16<kDtype, kColumns>(sums, fragment,
-                                        ptx::swizzled_descriptor(shared, 2 * slice), slice > 0);
+    ptx::wgmma_m64k16<kDtype, kColumns>(sums, fragment, ptx::swizzled_descriptor(shared, 2 * slice),
+                                        slice > 0);
     ptx::wgmma_commit_group();
     ptx::wgmma_wait_group<1>();
   }
