@@ -121,6 +121,11 @@ class CheckpointReader:
             self._files.release()
 
 
+def read_layer(request: Request) -> PaddedWeight:
+    """The layer of a request, in whatever format its settings say."""
+    return _format(request.settings).load(request)
+
+
 def _format(settings: Settings) -> _Format:
     if settings.method not in _FORMATS:
         key = "quant_method" if settings.values.get("quant_method") else "method"
