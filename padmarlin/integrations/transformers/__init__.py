@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from padmarlin.errors import refusal
 
-OLDEST, NEWEST = (5, 0), (5, 23)
+OLDEST, NEWEST = (5, 4), (5, 23)
 """The versions of Transformers, both included, that this was tested with."""
+
+_OLDEST = ".".join(map(str, OLDEST))
 
 
 def enable() -> None:
@@ -17,7 +19,7 @@ def enable() -> None:
     with Transformers. Neither optimum, gptqmodel, autoawq nor compressed-tensors is needed.
 
     Raises:
-        ImportError: no Transformers, or one that is older than 5.0.
+        ImportError: no Transformers, or one that is older than 5.4.
     """
     _check_version()
     from padmarlin.integrations.transformers import mappings
@@ -37,14 +39,14 @@ def _check_version() -> None:
     try:
         import transformers
     except ImportError as error:
-        remedy = "pip install 'transformers>=5.0'"
-        message = refusal("enable", "transformers", "no such package", "one >= 5.0", remedy)
+        remedy = f"pip install 'transformers>={_OLDEST}'"
+        message = refusal("enable", "transformers", "no such package", f">= {_OLDEST}", remedy)
         raise ImportError(message) from error
     version = str(transformers.__version__)
     major_minor = tuple(int(part) for part in version.split(".")[:2])
     if major_minor < OLDEST:
         remedy = "pip install -U transformers, or build the layers with padmarlin.nn"
-        raise ImportError(refusal("enable", "transformers", version, ">= 5.0", remedy))
+        raise ImportError(refusal("enable", "transformers", version, f">= {_OLDEST}", remedy))
     if major_minor > NEWEST:
         from transformers.utils import logging
 

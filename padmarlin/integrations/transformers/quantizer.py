@@ -85,6 +85,10 @@ class PadmarlinQuantizer(HfQuantizer):
             layer = module.repacked(settings, self._dtype)
             model.set_submodule(name, layer)
             _move_hook(module, layer)
+        for parameter in model.parameters():
+            # Transformers before 5.23 leaves renamed tensors in the dtype that the file has.
+            if parameter.dtype in (torch.float16, torch.bfloat16):
+                parameter.data = parameter.data.to(self._dtype)
         # Embeddings and norms would make activations require grad, which the kernels refuse.
         model.requires_grad_(False)
         return model

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-transformers = pytest.importorskip("transformers", minversion="5.0", reason="needs Transformers 5")
+transformers = pytest.importorskip("transformers", minversion="5.4")
 
 from transformers.quantizers import auto  # noqa: E402
 
@@ -107,7 +107,7 @@ def test_versions(version, outcome, monkeypatch, caplog):
     monkeypatch.setattr(sys.modules["transformers"], "__version__", version)
     transformers.utils.logging.enable_propagation()
     if outcome == "refused":
-        with pytest.raises(ImportError, match="transformers: got 4.57.6, expected >= 5.0"):
+        with pytest.raises(ImportError, match="transformers: got 4.57.6, expected >= 5.4"):
             integration.enable()
         return
     integration.enable()
