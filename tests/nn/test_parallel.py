@@ -23,6 +23,7 @@ from padmarlin.nn import (
     QuantLinear,
     RowParallelQuantLinear,
 )
+from padmarlin.shards import repack_checkpoint
 from tests.checkpoint_files import (
     AWQ,
     COMPRESSED_TENSORS,
@@ -234,6 +235,28 @@ def test_compiled_with_its_collectives():
     on_ranks(2, compiled)
 
 
+# ---- one process that takes the place of each rank
+
+
+def test_layers_of_a_repacked_directory(tmp_path, monkeypatch):
+    """What ``padmarlin repack`` wrote: the same layers, biases included, without their sums."""
+    repacked = tmp_path / "repacked"
+    repack_checkpoint(GPTQ[0], repacked, tp=2)
+    x = activations(3, 256)
+    for rank in range(2):
+        for module in ("parallel", "merged"):
+            place = f"padmarlin.nn.{module}.rank_and_size"
+            monkeypatch.setattr(place, lambda *_, rank=rank: (rank, 2))
+        for directory in (GPTQ[0], repacked):
+            qkv = MergedColumnParallelQuantLinear.from_checkpoint(directory, [Q, K, V])
+            down = RowParallelQuantLinear.from_checkpoint(directory, DOWN, reduce_results=False)
+            if directory == GPTQ[0]:
+                want = qkv(x), down(activations(3, 192))
+        assert qkv.bias is not None
+        assert torch.equal(qkv(x), want[0]), rank
+        assert torch.equal(down(activations(3, 192)), want[1]), rank
+
+
 # ---- one rank: no process group
 
 
@@ -272,3 +295,58 @@ def test_the_input_of_a_row_parallel_layer_is_checked_before_it_is_cut():
     with pytest.raises(ValueError, match="expected \\(..., 64\\)"):
         layer(activations(2, 65))
     assert torch.equal(layer(activations(2, 64)), padmarlin.gemm(activations(2, 64), layer.weight))
+
+
+# ---- merged columns
+
+
+def test_matrices_that_differ_are_not_merged():
+    first = random_weight(128, 64, act_order=True, group_size=32).packed
+    cases = {
+        "another g_idx": random_weight(128, 64, act_order=True, group_size=32, seed=1).packed,
+        "bits = 8": random_weight(128, 64, bits=8, group_size=32).packed,
+        "k = 192": random_weight(192, 64, group_size=32).packed,
+        "group_size = 64": random_weight(128, 64, group_size=64).packed,
+        "dtype = torch.bfloat16": random_weight(128, 64, dtype=torch.bfloat16).packed,
+    }
+    for got, other in cases.items():
+        if "dtype" in got:
+            other = random_weight(128, 64, group_size=32, dtype=torch.bfloat16).packed
+        with pytest.raises(ValueError, match=f"up: got {got}.*a ColumnParallelQuantLinear for"):
+            MergedColumnParallelQuantLinear([first, other], names=["gate", "up"])
+
+
+@pytest.mark.parametrize("symmetric", [(True, True), (True, False), (False, False)])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_merged_weights_are_the_weights_side_by_side(symmetric, bits):
+    """Of any n, with and without zero points, with scales that dequantize in different ways."""
+    made = [
+        random_weight(100, n, bits=bits, group_size=32, symmetric=sym, scale=scale, seed=n)
+        for n, sym, scale in zip((70, 3, 64), (*symmetric, True), (0.01, 0.3, 2.0), strict=True)
+    ]
+    layer = MergedColumnParallelQuantLinear([part.packed for part in made])
+    want = torch.cat([part.dense for part in made], 1)
+    assert torch.equal(padmarlin.dequantize(layer.weight), want)
+    assert layer.split_sizes == [70, 3, 64]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"weights": []}, TypeError, "weights: got list"),
+        ({"biases": [None]}, ValueError, "biases: got 'list', expected 2"),
+        ({"biases": [torch.zeros(3).half(), None]}, ValueError, "bias of weights\\[0\\]: got"),
+        ({"replicas": [1]}, ValueError, "replicas: got \\[1\\], expected 2 ints"),
+        ({"replicas": [1, 2]}, ValueError, "replicas: got 2, expected divisors of the 1 ranks"),
+        ({"replicas": [1, 0]}, ValueError, "replicas: got 0"),
+    ],
+)
+def test_arguments_of_merged_layers(arguments, kind, message):
+    weight = random_weight(64, 64).packed
+    with pytest.raises(kind, match=message):
+        MergedColumnParallelQuantLinear(**{"weights": [weight, weight], **arguments})
+
+
+def test_names_must_be_several():
+    with pytest.raises(TypeError, match="names: got 'model.layers.0.self_attn.q_proj'"):
+        MergedColumnParallelQuantLinear.from_checkpoint(GPTQ[0], Q)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from padmarlin import _extension
 from padmarlin.checkpoint.reader import read_layer
 from padmarlin.checkpoint.request import Request
 from padmarlin.checkpoint.settings import Settings
@@ -58,6 +59,8 @@ class PendingLinear(nn.Module):
             remedy = "choose a device_map of GPUs alone or of the CPU alone"
             self._refuse("device_map", got, "every layer in memory", remedy)
         device = next(iter(tensors.values())).device
+        if device.type == "cuda":
+            _extension.require_extension("from_pretrained", "device_map")
         files: Any = _InMemory(self.name, tensors)
         request = Request(files, self.name, settings.of_layer(self.name), None, device, dtype)
         weight = read_layer(request)

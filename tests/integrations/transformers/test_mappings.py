@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,8 +16,13 @@ transformers = pytest.importorskip("transformers", minversion="5.4")
 from transformers.quantizers import auto  # noqa: E402
 
 from padmarlin.integrations import transformers as integration  # noqa: E402
-from padmarlin.integrations.transformers.quantizer import METHODS, PadmarlinConfig  # noqa: E402
-from padmarlin.integrations.transformers.stored import modules_of  # noqa: E402
+from padmarlin.integrations.transformers.quantizer import (  # noqa: E402
+    METHODS,
+    PadmarlinConfig,
+    PadmarlinQuantizer,
+    _check_without,
+)
+from padmarlin.integrations.transformers.stored import modules_of, quantized_layers  # noqa: E402
 from padmarlin.integrations.transformers.taken import why_not  # noqa: E402
 from tests.checkpoint_files import REAL  # noqa: E402
 
@@ -135,3 +141,20 @@ def test_versions(version, outcome, monkeypatch, caplog):
 )
 def test_modules_of_layers(layers, modules, found, without):
     assert modules_of(layers, modules) == (found, without)
+
+
+def test_a_mixture_of_experts_is_refused():
+    with pytest.raises(ValueError, match="a mixture of experts.*no MoE layers yet"):
+        _check_without(["model.layers.0.mlp.experts.0.up_proj"])
+
+
+def test_a_distributed_model_is_refused():
+    quantizer = PadmarlinQuantizer(PadmarlinConfig(**GPTQ))
+    model = SimpleNamespace(config=SimpleNamespace(distributed_config=object()))
+    with pytest.raises(ValueError, match="tp_plan.*padmarlin.nn"):
+        quantizer._process_model_before_weight_loading(model, checkpoint_files=["a.safetensors"])
+
+
+def test_files_that_are_no_safetensors_are_refused():
+    with pytest.raises(ValueError, match="pytorch_model.bin, expected safetensors files"):
+        quantized_layers(["pytorch_model.bin"])
