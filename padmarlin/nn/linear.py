@@ -15,7 +15,7 @@ from padmarlin import _extension, ops
 from padmarlin.checkpoint import load_weight
 from padmarlin.checkpoint.bias import load_bias
 from padmarlin.errors import check_strided, refusal
-from padmarlin.layout import Dequant
+from padmarlin.layout import TILE, Dequant
 from padmarlin.weight import PaddedWeight
 
 _ = ops  # defines torch.ops.padmarlin
@@ -93,7 +93,7 @@ class QuantLinear(nn.Module):
     def extra_repr(self) -> str:
         gather = ", gather" if self.columns is not None else ""
         symmetry = "symmetric" if self.zeros is None else "asymmetric"
-        padded = f"{self.qweight.shape[1] * 64} x {self.qweight.shape[0] * 64}"
+        padded = f"{self.qweight.shape[1] * TILE} x {self.qweight.shape[0] * TILE}"
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}, bits={self.bits}, group_size={self.group_size}, "

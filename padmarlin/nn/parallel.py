@@ -4,6 +4,7 @@ cut along its rows, whose results add up."""
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
@@ -47,12 +48,10 @@ class ParallelQuantLinear(QuantLinear):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ParallelQuantLinear:
         """A copy is of the same group."""
-        from copy import deepcopy
-
         memo[id(self.process_group)] = self.process_group
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
-        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return copied
 
     def __getstate__(self) -> dict[str, Any]:

@@ -194,17 +194,19 @@ def as_modules(rank: int) -> None:
 
 
 def compiled(rank: int) -> None:
-    size = dist.get_world_size()
-    gather = ColumnParallelQuantLinear.from_checkpoint(GPTQ[0], Q, gather_output=True)
-    reduce = RowParallelQuantLinear.from_checkpoint(GPTQ[0], Q, input_is_parallel=False)
-
-    def both(x: Tensor) -> Tensor:
-        return reduce(gather(x))
-
-    function = torch.compile(both, fullgraph=True, dynamic=True, backend="aot_eager")
-    for m in (2, 3, 7):
-        x = activations(m, 256, seed=m) / 16
-        assert torch.equal(function(x), both(x)), (rank, size, m)
+    for group in (None, dist.new_group([0, 1])):
+        gather = ColumnParallelQuantLinear.from_checkpoint(
+            GPTQ[0], Q, gather_output=True, process_group=group
+        )
+        reduce = RowParallelQuantLinear.from_checkpoint(
+            GPTQ[0], Q, input_is_parallel=False, process_group=group
+        )
+        both = torch.nn.Sequential(gather, reduce)
+        torch._dynamo.reset()
+        function = torch.compile(both, fullgraph=True, dynamic=True, backend="aot_eager")
+        for m in (2, 3, 7):
+            x = activations(m, 256, seed=m) / 16
+            assert torch.equal(function(x), both(x)), (rank, group, m)
 
 
 def sizes_that_do_not_divide(rank: int, directory: Path) -> None:
