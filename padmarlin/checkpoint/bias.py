@@ -50,12 +50,17 @@ def _read(stored: StoredTensor, weight: PaddedWeight, shard: Shard | None) -> Te
     n = weight.n * parts
     stored.check(SCALES, (n,), f"(n,), as the layer has {n} columns")
     start = 0 if shard is None or parts == 1 else shard.rank * weight.n
-    original = stored.read((start, start + weight.n))
-    bias = original.to(weight.dtype)
-    lost = (original.isfinite() & ~bias.isfinite()).nonzero()
+    return fitted_bias(stored.name, stored.read((start, start + weight.n)), weight, start)
+
+
+def fitted_bias(name: str, stored: Tensor, weight: PaddedWeight, first_column: int = 0) -> Tensor:
+    """The tensor `name`, whose first column is that of the layer, in the weight's dtype and on its
+    device. Refuses numbers that the dtype cannot hold."""
+    bias = stored.to(weight.dtype)
+    lost = (stored.isfinite() & ~bias.isfinite()).nonzero()
     if lost.numel():
         column = int(lost[0])
-        got = f"{float(original[column]):g} at column {start + column}"
+        got = f"{float(stored[column]):g} at column {first_column + column}"
         remedy = "pass dtype=torch.bfloat16, of wider range"
-        refuse(f"tensor {stored.name!r}", got, f"what {weight.dtype} can hold", remedy)
+        refuse(f"tensor {name!r}", got, f"what {weight.dtype} can hold", remedy)
     return bias.to(weight.device)

@@ -236,10 +236,10 @@ class QuantLinear(nn.Module):
         loaded = {name: getattr(weight, name) for name in _TENSORS}
         loaded |= {"bias": bias if self.bias is not None else None}
         assign = local_metadata.get("assign_to_params_buffers", False)
-        device = weight.device if self.qweight.is_meta else self.qweight.device
-        for name, tensor in loaded.items():
-            own = self._buffers[name]
-            self._buffers[name] = tensor if assign else _copied(own, tensor, device)
+        if not assign:
+            device = weight.device if self.qweight.is_meta else self.qweight.device
+            loaded = _copied({name: self._buffers[name] for name in loaded}, loaded, device)
+        self._buffers.update(loaded)
 
     def _check_same(self, weight: PaddedWeight) -> None:
         got, expected = (weight.k, weight.n, weight.dtype), (self.k, self.n, self.dtype)
@@ -247,10 +247,24 @@ class QuantLinear(nn.Module):
             self._refuse(ValueError, "state_dict", got, f"{expected} = (k, n, dtype)")
 
 
-def _copied(own: Tensor | None, new: Tensor | None, device: torch.device) -> Tensor | None:
-    """`new` on `device`: in the memory of `own` if it fits, where captured CUDA graphs look."""
-    if new is None:
-        return None
-    if own is not None and own.device == device and own.shape == new.shape:
-        return own.copy_(new)
-    return new.detach().to(device, copy=True)
+def _copied(
+    own: dict[str, Tensor | None], new: dict[str, Tensor | None], device: torch.device
+) -> dict[str, Tensor | None]:
+    """Copies of `new` on `device`: in the memory of `own`, where captured CUDA graphs look, if all
+    of them fit there. Some alone would leave a PaddedWeight that shares this memory with tables
+    that do not belong together."""
+    fits = all(_fits(own[name], tensor, device) for name, tensor in new.items())
+    copies: dict[str, Tensor | None] = {}
+    for name, tensor in new.items():
+        place = own[name] if fits else None
+        if tensor is None or place is None:
+            copies[name] = None if tensor is None else tensor.detach().to(device, copy=True)
+        else:
+            copies[name] = place.copy_(tensor)
+    return copies
+
+
+def _fits(own: Tensor | None, new: Tensor | None, device: torch.device) -> bool:
+    if own is None or new is None:
+        return own is new
+    return own.device == device and own.shape == new.shape

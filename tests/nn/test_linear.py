@@ -14,7 +14,15 @@ from torch import nn
 
 import padmarlin
 from padmarlin.nn import QuantLinear
-from tests.checkpoint_files import QUANTIZED_LAYERS, REAL, reference, tensors_of
+from tests.checkpoint_files import (
+    QUANTIZED_LAYERS,
+    REAL,
+    gptq_config,
+    reference,
+    tensors_of,
+    write_checkpoint,
+)
+from tests.checkpoint_files import random_layer as checkpoint_layer
 from tests.weights import random_weight
 
 Q, DOWN = QUANTIZED_LAYERS[0], QUANTIZED_LAYERS[-1]
@@ -93,6 +101,24 @@ def test_load_state_dict_copies_into_the_memory_that_is_there():
     assert target.qweight.data_ptr() == before
     source.qweight.zero_()
     assert target.qweight.any()
+
+
+def test_a_weight_that_shares_its_memory_with_a_layer_keeps_tables_that_belong_together():
+    shared = random_weight(300, 70, group_size=128).packed  # 3 scale rows
+    layer = QuantLinear(shared)
+    before = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
+    layer.load_state_dict(random_layer(k=300, bias=False, group_size=64).state_dict())  # 5 of them
+    for name, tensor in shared.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_bias_that_the_dtype_cannot_hold(tmp_path):
+    tensors = {**checkpoint_layer(64, 64, bits=4, group_size=32), "bias": torch.full((64,), 1e5)}
+    directory = write_checkpoint(tmp_path, {"layer": tensors}, gptq_config(group_size=32))
+    with pytest.raises(ValueError, match="layer.bias.*100000 at column 0.*bfloat16"):
+        QuantLinear.from_checkpoint(directory, "layer")
+    layer = QuantLinear.from_checkpoint(directory, "layer", dtype=torch.bfloat16)
+    assert torch.equal(layer.bias, torch.full((64,), 1e5).bfloat16())
 
 
 def test_a_meta_layer_gets_its_tensors_from_a_state_dict():

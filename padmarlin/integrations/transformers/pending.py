@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from padmarlin import _extension
+from padmarlin.checkpoint.bias import fitted_bias
 from padmarlin.checkpoint.reader import read_layer
 from padmarlin.checkpoint.request import Request
 from padmarlin.checkpoint.settings import Settings
@@ -68,7 +69,9 @@ class PendingLinear(nn.Module):
             expected = f"{self.in_features} x {self.out_features}, as config.json says"
             remedy = "check that config.json belongs to these files"
             self._refuse(self.name, f"{weight.k} x {weight.n}", expected, remedy)
-        return QuantLinear(weight, None if bias is None else bias.to(weight.dtype)).eval()
+        if bias is not None:
+            bias = fitted_bias(f"{self.name}.bias", bias, weight)
+        return QuantLinear(weight, bias).eval()
 
     def forward(self, x: Tensor) -> Tensor:
         self._refuse(self.name, "a call before loading has ended", "a loaded model")

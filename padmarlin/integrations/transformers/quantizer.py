@@ -5,7 +5,7 @@ the linear layers that are quantized in the files; afterwards, to repack them.""
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 import torch
@@ -70,6 +70,7 @@ class PadmarlinQuantizer(HfQuantizer):
         _check_without(without)
         for module, layer in found.items():
             model.set_submodule(module, PendingLinear(layer, layers[layer], linears[module]))
+        _untie(model, found)
         left = len(linears) - len(found)
         _logger.info(f"padmarlin takes {len(found)} linear layers; {left} are not quantized.")
 
@@ -136,6 +137,14 @@ def _check_without(layers: list[str]) -> None:
     if layers:
         named = ", ".join(layers[:3]) + (", ..." if len(layers) > 3 else "")
         _logger.warning(f"padmarlin: {len(layers)} layers belong to no module: {named}.")
+
+
+def _untie(model: Any, modules: Iterable[str]) -> None:
+    """A head that is quantized has weights of its own, whatever the settings say."""
+    tied = model.all_tied_weights_keys
+    for name in [name for name in tied if name.rpartition(".")[0] in modules]:
+        del tied[name]
+        model.config.get_text_config().tie_word_embeddings = False
 
 
 def _move_hook(old: nn.Module, new: nn.Module) -> None:

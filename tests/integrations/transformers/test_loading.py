@@ -111,6 +111,16 @@ def test_made_checkpoints(options, tmp_path):
     check_made(directory, layers=layers | ({"lm_head"} if options.get("lm_head") else set()))
 
 
+def test_a_quantized_head_counts_more_than_tied_embeddings(tmp_path):
+    directory = made_gptq(tmp_path, lm_head=True)
+    want = oracle(directory, IDS, torch.float16)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    model = load(directory)
+    assert "lm_head" in quantized(model)
+    check_logits(model(IDS).logits, want, torch.float16)
+
+
 @pytest.mark.parametrize("checkpoint", [GPTQ[0], AWQ, COMPRESSED_TENSORS], ids=lambda p: p.name)
 def test_bfloat16(checkpoint):
     check_made(checkpoint, dtype=torch.bfloat16)
