@@ -20,6 +20,7 @@ from padmarlin.integrations.transformers import disable, enable  # noqa: E402
 from padmarlin.nn import QuantLinear  # noqa: E402
 from tests.checkpoint_files import AWQ, COMPRESSED_TENSORS, GPTQ, QUANTIZED_LAYERS, REAL  # noqa: E402
 from tests.integrations.transformers.models import made_gptq, oracle  # noqa: E402
+from tests.kernels import cuda_skip_reason  # noqa: E402
 
 DOWN = QUANTIZED_LAYERS[-1]
 IDS = torch.arange(1, 25).view(2, 12) * 7919 % 512
@@ -130,6 +131,24 @@ def test_bfloat16(checkpoint):
 def test_device_map(device_map):
     pytest.importorskip("accelerate", reason="device_map needs accelerate")
     check_made(GPTQ[0], device_map=device_map)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(cuda_skip_reason() is not None, reason=str(cuda_skip_reason()))
+@pytest.mark.parametrize("checkpoint", REAL, ids=lambda path: path.name)
+def test_on_a_gpu(checkpoint):
+    """Repacked there, multiplied by the kernels, and compiled for a static cache by ``generate``."""
+    pytest.importorskip("accelerate", reason="device_map needs accelerate")
+    model = load(checkpoint, device_map="cuda")
+    prompt = IDS.cuda()
+    want = oracle(checkpoint, IDS, torch.float16)
+    check_logits(model(prompt).logits.cpu(), want, torch.float16)
+    arguments = {"attention_mask": torch.ones_like(prompt), "do_sample": False}
+    arguments |= {"max_new_tokens": 4, "min_new_tokens": 4}
+    got = model.generate(prompt, **arguments)
+    assert got.shape == (2, IDS.shape[1] + 4)
+    static = model.generate(prompt, **arguments, cache_implementation="static")
+    assert static.shape == got.shape
 
 
 @pytest.mark.parametrize("checkpoint", REAL, ids=lambda path: path.name)
