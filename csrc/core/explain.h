@@ -46,8 +46,8 @@ inline std::string describe_partition(const GemmChoice& choice) {
 
 // One line for logs and tests.
 inline std::string describe(const GemmChoice& choice) {
-  return formatted("%d x %d tiles, ", choice.tile_m, choice.tile_n) + describe_kernel(choice) +
-         "; " + describe_partition(choice);
+  return formatted("%d x %d tiles, %s; %s", choice.tile_m, choice.tile_n,
+                   describe_kernel(choice).c_str(), describe_partition(choice).c_str());
 }
 
 inline std::string why_not_wgmma(const GemmProblem& problem, const Device& device) {
@@ -84,13 +84,13 @@ inline std::string explain(const Explained& asked, const Device& device, std::st
                 problem.m, static_cast<long long>(asked.k), static_cast<long long>(asked.n),
                 problem.bits, static_cast<int>(name.size()), name.data(), device.num_sms,
                 device.architecture, device.dram_gbps);
-  text += "  kernel     " + describe_kernel(choice) + "\n";
+  text += formatted("  kernel     %s\n", describe_kernel(choice).c_str());
   text += formatted("  tile       %d x %d (M x N), 64 of K at a time; %d x %d of them\n",
                     choice.tile_m, choice.tile_n, choice.m_tiles, choice.n_tiles);
   text += formatted("  memory     %d stages, %.1f of %d KB of shared memory, %d block%s an SM\n",
                     choice.stages, choice.shared_bytes / 1024.0, device.shared_bytes / 1024,
                     choice.blocks_per_sm, choice.blocks_per_sm == 1 ? "" : "s");
-  text += "  schedule   " + describe_partition(choice) + "\n";
+  text += formatted("  schedule   %s\n", describe_partition(choice).c_str());
   if (const int64_t bytes = partials_bytes(choice); bytes > 0) {
     text += formatted("  workspace  %.1f MB for partial tiles, at most %d parts of one\n",
                       bytes / 1e6, cost::most_splits(choice.partition));
@@ -105,7 +105,7 @@ inline std::string explain(const Explained& asked, const Device& device, std::st
       cost.total_us(), cost.memory_us, cost.compute_us, cost.fixup_us);
   text += formatted("  batch_invariant=True  %.1f us predicted, %.2f x\n", invariant_us,
                     invariant_us / free_us);
-  text += "  wgmma      " + why_not_wgmma(problem, device) + "\n";
+  text += formatted("  wgmma      %s\n", why_not_wgmma(problem, device).c_str());
   return text + "Predictions rank the candidates; no time here is measured.\n";
 }
 

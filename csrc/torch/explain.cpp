@@ -47,7 +47,8 @@ extern "C" __attribute__((visibility("default"))) const char* padmarlin_named_de
   static const std::string names = [] {
     std::string all;
     for (const auto& known : padmarlin::kNamedDevices) {
-      all += (all.empty() ? "" : " ") + std::string(known.name);
+      if (!all.empty()) all += ' ';
+      all += known.name;
     }
     return all;
   }();
