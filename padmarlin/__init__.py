@@ -4,6 +4,7 @@
 Importing it needs no GPU, initialises no CUDA, and works without the compiled extension.
 """
 
+from padmarlin import nn
 from padmarlin.checkpoint import load_weight
 from padmarlin.formats import repack_awq, repack_compressed_tensors, repack_gptq
 from padmarlin.functional import dequantize, gemm
@@ -22,6 +23,7 @@ __all__ = [
     "dequantize",
     "gemm",
     "load_weight",
+    "nn",
     "plan",
     "repack_awq",
     "repack_compressed_tensors",

@@ -3,7 +3,7 @@
 
 csrc:      core <- cuda <- torch
 padmarlin: base <- ops <- weight <- formats, checkpoint, engines, models <- convert,
-           shards <- verify, tradeoff <- cli, integrations
+           shards, nn <- verify, tradeoff <- cli, integrations
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PYTHON_LAYERS = [
     {"ops"},
     {"weight"},
     {"functional", "formats", "checkpoint", "engines", "models"},
-    {"convert", "shards"},
+    {"convert", "shards", "nn"},
     {"verify", "tradeoff"},
     {"cli", "integrations"},
     {"__main__"},

@@ -58,6 +58,10 @@ class CheckpointReader:
             self._files = TensorFiles(directory, open_files)
         self._files.release()
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a tensor of that full name."""
+        return name in self._files
+
     def layers(self) -> list[str]:
         """The quantized layers, in the order of the files."""
         codes = _format(self.settings).tensors[0]
@@ -115,6 +119,11 @@ class CheckpointReader:
             raise ValueError(f"{error} ({where})") from error
         finally:
             self._files.release()
+
+
+def read_layer(request: Request) -> PaddedWeight:
+    """The layer of a request, in whatever format its settings say."""
+    return _format(request.settings).load(request)
 
 
 def _format(settings: Settings) -> _Format:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from padmarlin.checkpoint.refuse import refuse
 from padmarlin.checkpoint.settings import read_json
+from padmarlin.checkpoint.tensors import StoredTensor
 from padmarlin.errors import INT32_MAX, check_regular_file
 from padmarlin.layout import FORMAT_VERSION
 from padmarlin.partition import Shard
@@ -97,6 +100,19 @@ class Repacked:
         weight = PaddedWeight.from_state_dict(state, prefix)
         self._check(layer, weight, dtype, file)
         return weight
+
+    @contextmanager
+    def stored(self, name: str) -> Iterator[StoredTensor]:
+        """One of ``others``; its file is open meanwhile."""
+        file = self.directory / self.others[name]
+        check_regular_file("load_weight", file.name, file)
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                view = tensors.get_slice(name)
+                shape = tuple(view.get_shape())
+                yield StoredTensor(name, file, str(view.get_dtype()), shape, view)
+        except (OSError, SafetensorError) as error:
+            refuse(file.name, error, "a readable safetensors file", _DOWNLOAD)
 
     def _find(self, name: str) -> RepackedLayer:
         if name in self.layers:
