@@ -59,7 +59,7 @@ def check(m: int, k: int, n: int, name: str, **more):
     if wgmma:
         assert gpu.architecture == 90, what
         assert (choice.tile_m, choice.tile_n, choice.threads) in [
-            (rows, 256, 384) for rows in (64, 128, 176)
+            (rows, 256, 384) for rows in (64, 128, 160)
         ], what
         assert choice.stages >= 2, what
     else:
