@@ -155,6 +155,22 @@ def test_a_producer_of_another_width(tmp_path):
         load_folded_pair(directory, ["mlp.gate_proj", "mlp.down_proj"], "mlp.down_proj")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ((5, MLP), TypeError, "checkpoint_dir: got int"),
+        (("nowhere", MLP), ValueError, "checkpoint_dir: got 'nowhere'"),
+        ((REAL[0], MLP, ("gate_proj", "up_proj")), ValueError, "the names of gate, up and down"),
+        ((REAL[0], MLP, "gate_proj"), TypeError, "names: got 'gate_proj'"),
+        ((REAL[0], "model.layers.7.mlp"), ValueError, "got 'model.layers.7.mlp.gate_proj'"),
+    ],
+)
+def test_arguments_that_do_not_fit(arguments, kind, message):
+    directory, prefix, *names = arguments
+    with pytest.raises(kind, match=re.escape(message)):
+        QuantMLP.from_checkpoint(directory, prefix, **({"names": names[0]} if names else {}))
+
+
 def test_only_the_part_of_a_rank_is_read_without_act_order(monkeypatch):
     seen = []
     load = padmarlin.checkpoint.load.load_weight
