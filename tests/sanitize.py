@@ -51,7 +51,7 @@ SCALES = {Dequant.TWO_FIELD: 0.003, Dequant.ONE_FIELD: 0.2, Dequant.WIDE: 3.0}
 
 
 def problems() -> Iterator[Problem]:
-    # Every kernel instance: dtype, bits, dequantization, symmetry, and M tiles of 8, 16, 32, 64 rows.
+    # Every kernel instance: dtype, bits, dequantization, symmetry, M tiles of 8, 16, 32, 64 rows.
     for dtype in (torch.float16, torch.bfloat16):
         for bits in (4, 8):
             for kind, scale in SCALES.items():
