@@ -37,8 +37,12 @@ TOLERANCE = 2e-3
 2^-11 = 5e-4 each time. A scale row of a neighbouring group costs a hundred times as much."""
 
 
+def backend_of(size: int) -> str:
+    return "nccl" if torch.cuda.device_count() >= size else "gloo"
+
+
 def device_of(rank: int, size: int) -> torch.device:
-    if torch.cuda.device_count() >= size:
+    if backend_of(size) == "nccl":
         torch.cuda.set_device(rank)
         return torch.device("cuda", rank)
     return torch.device("cpu")
@@ -127,9 +131,8 @@ def judged(error: float | None) -> tuple[str, str]:
 def work(rank: int, size: int, store: str, checkpoint: Path, tokens: int) -> None:
     """One of the ranks that this program started."""
     torch.set_num_threads(1)
-    backend = "nccl" if torch.cuda.device_count() >= size else "gloo"
     init = {"init_method": f"file://{store}", "rank": rank, "world_size": size}
-    dist.init_process_group(backend, timeout=timedelta(minutes=5), **init)
+    dist.init_process_group(backend_of(size), timeout=timedelta(minutes=5), **init)
     passed = compare(checkpoint, tokens)
     dist.destroy_process_group()
     if not passed:
@@ -156,8 +159,7 @@ def main() -> int:
     if size > 1:
         if options.nproc not in (None, [size]):
             parser.error(f"--nproc {options.nproc}: torchrun has started {size} ranks already")
-        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-        dist.init_process_group("nccl" if torch.cuda.device_count() >= local_size else "gloo")
+        dist.init_process_group(backend_of(size))
         passed = compare(options.checkpoint, options.tokens)
         dist.destroy_process_group()
         return 0 if passed else 1

@@ -49,7 +49,8 @@ def load_weight(
             that the shard's world_size does not divide.
         TypeError: an argument of the wrong type. RuntimeError: "cuda" without a CUDA build.
     """
-    directory = _checked_arguments(checkpoint_dir, name, shard, dtype)
+    directory = checked_directory(checkpoint_dir)
+    _check_arguments(name, shard, dtype)
     checked_device = check_device("load_weight", device, ("cpu", "cuda"))
     if checked_device.type == "cuda":
         _extension.require_extension("load_weight", "device")
@@ -65,18 +66,23 @@ def load_weight(
         raise type(error)(f"load_weight: {name}: {rest}") from error
 
 
-def _checked_arguments(checkpoint_dir: Any, name: Any, shard: Any, dtype: Any) -> Path:
-    for argument, value, kinds in (
-        ("checkpoint_dir", checkpoint_dir, (str, os.PathLike)),
-        ("name", name, (str,)),
-        ("shard", shard, (Shard, type(None))),
-        ("dtype", dtype, (torch.dtype, type(None))),
-    ):
-        if not isinstance(value, kinds):
-            expected = " or ".join(kind.__name__ for kind in kinds)
-            raise TypeError(refusal("load_weight", argument, type(value).__name__, expected))
+def checked_directory(checkpoint_dir: Any) -> Path:
+    """`checkpoint_dir`, which must be a directory."""
+    _check_kind("checkpoint_dir", checkpoint_dir, (str, os.PathLike))
     directory = Path(os.fsdecode(checkpoint_dir))
     if not os.path.isdir(directory):
         remedy = "download the checkpoint first: this is a path, not the name of a model"
         refuse("checkpoint_dir", repr(str(directory)), "an existing directory", remedy)
     return directory
+
+
+def _check_arguments(name: Any, shard: Any, dtype: Any) -> None:
+    _check_kind("name", name, (str,))
+    _check_kind("shard", shard, (Shard, type(None)))
+    _check_kind("dtype", dtype, (torch.dtype, type(None)))
+
+
+def _check_kind(argument: str, value: Any, kinds: tuple[type, ...]) -> None:
+    if not isinstance(value, kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(refusal("load_weight", argument, type(value).__name__, expected))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from padmarlin.checkpoint import load_weight
 from padmarlin.checkpoint.bias import load_bias
+from padmarlin.checkpoint.load import checked_directory
 from padmarlin.checkpoint.reader import CheckpointReader
 from padmarlin.checkpoint.repacked import Repacked
 from padmarlin.errors import refusal
@@ -58,7 +59,7 @@ def load_folded_pair(
     rank, size = rank_and_size(_FUNCTION, process_group)
     common: dict[str, Any] = {"process_group": process_group, "batch_invariant": batch_invariant}
     order, whole = None, None
-    if _may_fold(Path(os.fsdecode(checkpoint_dir)), consumer):
+    if _may_fold(checked_directory(checkpoint_dir), consumer):
         whole = Unpacked.of(load_weight(checkpoint_dir, consumer, device=device, dtype=dtype))
         order = whole.sorted_rows()
     if whole is None or order is None:

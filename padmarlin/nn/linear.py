@@ -104,13 +104,15 @@ class QuantLinear(nn.Module):
 
     def _multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         self._check_input(x, self.k)
+        tensors = self._buffers  # each attribute would search the module's three dictionaries
+        is_matrix = x.dim() == 2
         y = torch.ops.padmarlin.gemm(
-            x.reshape(-1, self.k),
-            self.qweight,
-            self.scales,
-            self.zeros,
-            self.slice_rows,
-            self.columns,
+            x if is_matrix else x.reshape(-1, self.k),
+            tensors["qweight"],
+            tensors["scales"],
+            tensors["zeros"],
+            tensors["slice_rows"],
+            tensors["columns"],
             bias,
             self.k,
             self.n,
@@ -119,22 +121,24 @@ class QuantLinear(nn.Module):
             self._dequant,
             self.batch_invariant,
         )
-        return y.view(*x.shape[:-1], self.n)
+        return y if is_matrix else y.view(*x.shape[:-1], self.n)
 
     def _check_input(self, x: Any, width: int) -> None:
         if not isinstance(x, Tensor):
             self._refuse(TypeError, "x", type(x).__name__, "a Tensor")
         check_strided(type(self).__name__, "x", x)
-        if x.dtype != self.dtype:
+        scales = self._buffers["scales"]
+        assert scales is not None
+        if x.dtype != scales.dtype:
             remedy = f"x.to({self.dtype})"
             if x.dtype in (torch.float16, torch.bfloat16):
                 remedy += f", or load the layer with dtype={x.dtype}"
             self._refuse(TypeError, "x", x.dtype, self.dtype, remedy)
-        if x.device != self.qweight.device:
+        if x.device != scales.device:
             remedy = f"layer.to({str(x.device)!r}), once, after loading"
-            if x.is_meta or self.qweight.is_meta:
+            if x.is_meta or scales.is_meta:
                 remedy = "use a layer and an x that hold data"
-            self._refuse(ValueError, "x", x.device, self.qweight.device, remedy)
+            self._refuse(ValueError, "x", x.device, scales.device, remedy)
         if x.dim() == 0 or x.shape[-1] != width:
             self._refuse(ValueError, "x", f"shape {tuple(x.shape)}", f"(..., {width})")
         if x.requires_grad and torch.is_grad_enabled():

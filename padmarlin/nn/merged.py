@@ -16,7 +16,7 @@ from padmarlin.checkpoint.bias import load_bias
 from padmarlin.errors import check_int, refusal
 from padmarlin.nn.group import rank_and_size
 from padmarlin.nn.parallel import ColumnParallelQuantLinear, shard_of
-from padmarlin.nn.unpacked import Unpacked, beside
+from padmarlin.nn.unpacked import beside, same_rows
 from padmarlin.weight import PaddedWeight
 
 
@@ -121,12 +121,10 @@ def merge(function: str, weights: list[PaddedWeight], labels: Sequence[str]) -> 
             got, expected = getattr(weight, what), getattr(first, what)
             if got != expected:
                 _refuse_merge(function, label, f"{what} = {got}", f"{expected}, as {labels[0]} has")
-    parts = [Unpacked.of(weight) for weight in weights]
-    for label, part in zip(labels, parts, strict=True):
-        if not part.same_rows(parts[0]):
+        if not same_rows(weight, first):
             expected = f"that of {labels[0]}: one call reads its input in one order"
             _refuse_merge(function, label, "another g_idx (act-order)", expected)
-    return beside(parts).packed()
+    return beside(weights)
 
 
 def _refuse_merge(function: str, label: str, got: str, expected: str) -> None:

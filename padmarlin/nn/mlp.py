@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from padmarlin.errors import refusal
 from padmarlin.nn.fold import load_folded_pair
-from padmarlin.nn.merged import MergedColumnParallelQuantLinear
+from padmarlin.nn.merged import MergedColumnParallelQuantLinear, checked_names
 from padmarlin.nn.parallel import RowParallelQuantLinear
 
 
@@ -45,7 +46,11 @@ class QuantMLP(nn.Module):
         **arguments: Any,
     ) -> QuantMLP:
         """The MLP `prefix`, e.g. "model.layers.0.mlp"; `arguments` are ``load_folded_pair``'s."""
-        gate, up, down = (f"{prefix}.{name}" for name in names)
+        checked = checked_names(cls.__name__, names)
+        if len(checked) != 3:
+            expected = "the names of gate, up and down"
+            raise ValueError(refusal(cls.__name__, "names", repr(names), expected))
+        gate, up, down = (f"{prefix}.{name}" for name in checked)
         pair = load_folded_pair(checkpoint_dir, [gate, up], down, **arguments)
         return cls(*pair, activation=activation)
 

@@ -56,58 +56,34 @@ class Unpacked:
 
     @classmethod
     def of(cls, weight: PaddedWeight) -> Unpacked:
-        n, bits, dtype = weight.n, weight.bits, weight.dtype
-        base = field_base(weight.code_order)
+        n, base = weight.n, field_base(weight.code_order)
         codes = torch.empty((weight.padded_k, n), dtype=torch.uint8, device=weight.device)
         step = max(_PIECE // (weight.padded_k * TILE), 1)
         for first in range(0, weight.qweight.shape[0], step):
             columns = slice(first * TILE, min((first + step) * TILE, n))
-            piece = unpack_tiles(weight.qweight[first : first + step], bits, base)
+            piece = unpack_tiles(weight.qweight[first : first + step], weight.bits, base)
             codes[:, columns] = piece[:, : columns.stop - columns.start].to(torch.uint8)
-        zeros = None
-        if weight.zeros is not None:
-            zeros = unpack_zeros(weight.zeros, dtype, bits, weight.dequant)[:, :n].to(torch.uint8)
+        scales, zeros = _tables(weight)
         return cls(
             codes=codes,
-            scales=unpack_scales(weight.scales, bits, weight.dequant)[:, :n],
-            zeros=zeros,
+            scales=scales[:, :n],
+            zeros=None if zeros is None else zeros[:, :n],
             slice_rows=weight.slice_rows,
             columns=weight.columns,
             k=weight.k,
             front_pad=weight.front_pad,
             group_size=weight.group_size,
-            bits=bits,
+            bits=weight.bits,
         )
 
     def packed(self) -> PaddedWeight:
         n = self.scales.shape[1]
         # A padding column has scale 0, and codes that equal its zero point, as repack makes it.
-        padding, middle = round_up(n, TILE) - n, symmetric_zero(self.bits)
-        filling = middle if self.zeros is None else 0
-        scales = pad(self.scales, (0, padding))
-        dequant = choose_dequant(scales, self.bits)
-        zeros = self.zeros
-        if zeros is None and dequant == Dequant.WIDE:
-            zeros = torch.full_like(self.scales, middle, dtype=torch.uint8)
-        stored_zeros = None
-        if zeros is not None:
-            zeros = pad(zeros, (0, padding), value=filling)
-            stored_zeros = pack_zeros(zeros, scales.dtype, self.bits, dequant)
-        order = code_order(scales.dtype, self.bits)
-        return PaddedWeight(
-            qweight=self._tiles(field_base(order), filling),
-            scales=pack_scales(scales, self.bits, dequant),
-            zeros=stored_zeros,
-            slice_rows=self.slice_rows,
-            columns=self.columns,
-            k=self.k,
-            n=n,
-            bits=self.bits,
-            group_size=self.group_size,
-            front_pad=self.front_pad,
-            dequant=dequant,
-            code_order=order,
-        )
+        padding = (0, round_up(n, TILE) - n)
+        filling = symmetric_zero(self.bits) if self.zeros is None else 0
+        qweight = self._tiles(field_base(code_order(self.scales.dtype, self.bits)), filling)
+        zeros = None if self.zeros is None else pad(self.zeros, padding)
+        return _assembled(qweight, pad(self.scales, padding), zeros, self, n)
 
     def _tiles(self, base: int, filling: int) -> Tensor:
         padded_k, n = self.codes.shape
@@ -133,15 +109,6 @@ class Unpacked:
             codes=self.codes.index_select(1, index),
             scales=self.scales.index_select(1, index),
             zeros=None if self.zeros is None else self.zeros.index_select(1, index),
-        )
-
-    def same_rows(self, other: Unpacked) -> bool:
-        """Whether both read the same activations in the same order, with groups alike."""
-        numbers = ("k", "front_pad", "group_size")
-        tables = ((self.slice_rows, other.slice_rows), (self.columns, other.columns))
-        return all(getattr(self, name) == getattr(other, name) for name in numbers) and all(
-            (a is None) == (b is None) and (a is None or b is None or torch.equal(a, b))
-            for a, b in tables
         )
 
     # ---- act-order taken out of a whole weight
@@ -195,23 +162,80 @@ class Unpacked:
         return codes
 
 
-def beside(parts: list[Unpacked]) -> Unpacked:
-    """One weight of the columns of several, whose rows are the same."""
-    first, zeros = parts[0], None
-    if any(part.zeros is not None for part in parts):
-        middle = symmetric_zero(first.bits)
-        zeros = torch.cat(
-            [
-                torch.full_like(part.scales, middle, dtype=torch.uint8)
-                if part.zeros is None
-                else part.zeros
-                for part in parts
-            ],
-            dim=1,
-        )
-    return replace(
-        first,
-        codes=torch.cat([part.codes for part in parts], dim=1),
-        scales=torch.cat([part.scales for part in parts], dim=1),
-        zeros=zeros,
+def _tables(weight: PaddedWeight) -> tuple[Tensor, Tensor | None]:
+    """Scales and zero points (scale rows, padded_n), these as uint8, in the order of columns."""
+    scales = unpack_scales(weight.scales, weight.bits, weight.dequant)
+    if weight.zeros is None:
+        return scales, None
+    zeros = unpack_zeros(weight.zeros, weight.dtype, weight.bits, weight.dequant)
+    return scales, zeros.to(torch.uint8)
+
+
+def _assembled(
+    qweight: Tensor,
+    scales: Tensor,
+    zeros: Tensor | None,
+    rows: Unpacked | PaddedWeight,
+    n: int,
+) -> PaddedWeight:
+    """A weight of tiles and of tables as `_tables` has them; its rows are those of `rows`."""
+    dequant = choose_dequant(scales, rows.bits)
+    if zeros is None and dequant == Dequant.WIDE:
+        zeros = torch.full_like(scales, symmetric_zero(rows.bits), dtype=torch.uint8)
+    return PaddedWeight(
+        qweight=qweight,
+        scales=pack_scales(scales, rows.bits, dequant),
+        zeros=None if zeros is None else pack_zeros(zeros, scales.dtype, rows.bits, dequant),
+        slice_rows=rows.slice_rows,
+        columns=rows.columns,
+        k=rows.k,
+        n=n,
+        bits=rows.bits,
+        group_size=rows.group_size,
+        front_pad=rows.front_pad,
+        dequant=dequant,
+        code_order=code_order(scales.dtype, rows.bits),
     )
+
+
+# ---- several weights of one input
+
+
+def same_rows(a: PaddedWeight, b: PaddedWeight) -> bool:
+    """Whether both read the same activations in the same order, with groups alike."""
+    tables = ((a.slice_rows, b.slice_rows), (a.columns, b.columns))
+    return (
+        (a.k, a.front_pad, a.group_size) == (b.k, b.front_pad, b.group_size)
+        and a.scales.shape[0] == b.scales.shape[0]
+        and all(x is y if x is None or y is None else torch.equal(x, y) for x, y in tables)
+    )
+
+
+def beside(weights: list[PaddedWeight]) -> PaddedWeight:
+    """One weight of the columns of several, whose rows, bits and dtype are the same."""
+    n = sum(weight.n for weight in weights)
+    if all(weight.n % TILE == 0 for weight in weights[:-1]):
+        # Whole tiles stand one behind the other as they are.
+        qweight = torch.cat([weight.qweight for weight in weights])
+        return _assembled(
+            qweight, *_joined([_tables(w) for w in weights], weights[0]), weights[0], n
+        )
+    parts = [Unpacked.of(weight) for weight in weights]
+    scales, zeros = _joined([(part.scales, part.zeros) for part in parts], weights[0])
+    codes = torch.cat([part.codes for part in parts], dim=1)
+    return replace(parts[0], codes=codes, scales=scales, zeros=zeros).packed()
+
+
+def _joined(
+    tables: list[tuple[Tensor, Tensor | None]], like: PaddedWeight
+) -> tuple[Tensor, Tensor | None]:
+    """The columns of several; those without zero points get symmetric ones if others have some."""
+    scales = torch.cat([scales for scales, _ in tables], dim=1)
+    if all(zeros is None for _, zeros in tables):
+        return scales, None
+    middle = symmetric_zero(like.bits)
+    filled = [
+        torch.full_like(scales, middle, dtype=torch.uint8) if zeros is None else zeros
+        for scales, zeros in tables
+    ]
+    return scales, torch.cat(filled, dim=1)

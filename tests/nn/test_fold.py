@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 import padmarlin
+from padmarlin.convert import fold_checkpoint
 from padmarlin.nn import QuantLinear, QuantMLP, load_folded_pair
 from padmarlin.nn.unpacked import Unpacked
 from padmarlin.partition import plain_padding
@@ -155,6 +156,22 @@ def test_a_producer_of_another_width(tmp_path):
         load_folded_pair(directory, ["mlp.gate_proj", "mlp.down_proj"], "mlp.down_proj")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ((5, MLP), TypeError, "checkpoint_dir: got int"),
+        (("nowhere", MLP), ValueError, "checkpoint_dir: got 'nowhere'"),
+        ((REAL[0], MLP, ("gate_proj", "up_proj")), ValueError, "the names of gate, up and down"),
+        ((REAL[0], MLP, "gate_proj"), TypeError, "names: got 'gate_proj'"),
+        ((REAL[0], "model.layers.7.mlp"), ValueError, "got 'model.layers.7.mlp.gate_proj'"),
+    ],
+)
+def test_arguments_that_do_not_fit(arguments, kind, message):
+    directory, prefix, *names = arguments
+    with pytest.raises(kind, match=re.escape(message)):
+        QuantMLP.from_checkpoint(directory, prefix, **({"names": names[0]} if names else {}))
+
+
 def test_only_the_part_of_a_rank_is_read_without_act_order(monkeypatch):
     seen = []
     load = padmarlin.checkpoint.load.load_weight
@@ -169,6 +186,23 @@ def test_only_the_part_of_a_rank_is_read_without_act_order(monkeypatch):
     mlp = QuantMLP.from_checkpoint(REAL[0], MLP)
     assert {shard.world_size for _, shard in seen} == {2} and len(seen) == 3
     assert mlp.down.k == 192
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_bits_are_those_of_a_checkpoint_that_was_folded(size, tmp_path, monkeypatch):
+    """``padmarlin fold`` does on disk what happens here in memory: padding and all."""
+    fold_checkpoint(ACT_ORDER, tmp_path / "folded")
+    for rank in range(size):
+        for module in ("fold", "parallel", "merged"):
+            place = f"padmarlin.nn.{module}.rank_and_size"
+            monkeypatch.setattr(place, lambda *_, rank=rank: (rank, size))
+        here, there = (
+            QuantMLP.from_checkpoint(directory, MLP).state_dict()
+            for directory in (ACT_ORDER, tmp_path / "folded")
+        )
+        assert here.keys() == there.keys()
+        for name, tensor in there.items():
+            assert torch.equal(here[name], tensor), (rank, name)
 
 
 # ---- a weight taken apart

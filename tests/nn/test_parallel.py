@@ -320,16 +320,17 @@ def test_matrices_that_differ_are_not_merged():
 
 @pytest.mark.parametrize("symmetric", [(True, True), (True, False), (False, False)])
 @pytest.mark.parametrize("bits", [4, 8])
-def test_merged_weights_are_the_weights_side_by_side(symmetric, bits):
+@pytest.mark.parametrize("widths", [(70, 3, 64), (64, 128, 3)], ids=["ragged", "tiles"])
+def test_merged_weights_are_the_weights_side_by_side(widths, symmetric, bits):
     """Of any n, with and without zero points, with scales that dequantize in different ways."""
     made = [
         random_weight(100, n, bits=bits, group_size=32, symmetric=sym, scale=scale, seed=n)
-        for n, sym, scale in zip((70, 3, 64), (*symmetric, True), (0.01, 0.3, 2.0), strict=True)
+        for n, sym, scale in zip(widths, (*symmetric, True), (0.01, 0.3, 2.0), strict=True)
     ]
     layer = MergedColumnParallelQuantLinear([part.packed for part in made])
     want = torch.cat([part.dense for part in made], 1)
     assert torch.equal(padmarlin.dequantize(layer.weight), want)
-    assert layer.split_sizes == [70, 3, 64]
+    assert layer.split_sizes == list(widths)
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_device_map(device_map):
 @pytest.mark.skipif(cuda_skip_reason() is not None, reason=str(cuda_skip_reason()))
 @pytest.mark.parametrize("checkpoint", REAL, ids=lambda path: path.name)
 def test_on_a_gpu(checkpoint):
-    """Repacked there, multiplied by the kernels, and compiled for a static cache by ``generate``."""
+    """Repacked there, multiplied by the kernels; ``generate`` compiles it for a static cache."""
     pytest.importorskip("accelerate", reason="device_map needs accelerate")
     model = load(checkpoint, device_map="cuda")
     prompt = IDS.cuda()
