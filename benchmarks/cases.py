@@ -10,9 +10,9 @@ from benchmarks.shapes import Layer, Part, layers_of, slowest_part
 
 ACTIVATION_BYTES = 2  # fp16, bf16
 
-# Powers of two, and what stands beside the kernels' tile edges: a sweep shows their steps.
-FULL_M = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+FULL_M = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 256, 512, 1024, 4096)
 QUICK_M = (1, 16, 64, 256)
+# A sweep has what stands on both sides of the kernels' tile edges: it shows their steps.
 EDGES = (8, 16, 24, 32, 48, 64, 96, 128, 176, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 SWEEP_M = tuple(
     sorted({1, 2, 4, *EDGES, *(e - 1 for e in EDGES), *(e + 1 for e in EDGES if e < 4096)})

@@ -76,7 +76,12 @@ class Row:
 
     @property
     def case_key(self) -> tuple[Any, ...]:
-        what = ("model", "layer", "tp", "m", "k", "n", "k_start", "group", "dtype", "bits")
+        return (*self.series_key, self.m)
+
+    @property
+    def series_key(self) -> tuple[Any, ...]:
+        """The part and its coding: what a sweep over M keeps."""
+        what = ("model", "layer", "tp", "k", "n", "k_start", "group", "dtype", "bits")
         return tuple(getattr(self, name) for name in (*what, "act_order", "symmetric"))
 
     @property

@@ -8,19 +8,39 @@ to read what it prints.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+import time
 from itertools import product
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run as a file, it finds neither benchmarks nor padmarlin
 
+import torch  # noqa: E402
 from rich.console import Console  # noqa: E402
 
+from benchmarks import report, rows  # noqa: E402
 from benchmarks.cases import Case, Coding, parse_m, quick_cases, select_cases  # noqa: E402
+from benchmarks.compare import print_comparison  # noqa: E402
+from benchmarks.device import CudaDevice  # noqa: E402
+from benchmarks.goals import print_goals  # noqa: E402
 from benchmarks.limits import TABLE_M, check_gpu, limit_table  # noqa: E402
+from benchmarks.peers import PEERS, chosen_peers  # noqa: E402
+from benchmarks.peers.base import Peer  # noqa: E402
+from benchmarks.plots import save_plots  # noqa: E402
+from benchmarks.rates import measure_rates  # noqa: E402
+from benchmarks.rows import Row  # noqa: E402
+from benchmarks.session import OK, Session  # noqa: E402
 from benchmarks.shapes import COLLECTIONS, LAYERS  # noqa: E402
+from padmarlin._extension import extension_status  # noqa: E402
+from padmarlin.cli.env import collect  # noqa: E402
 from padmarlin.tradeoff.gpus import GPUS  # noqa: E402
+
+WIDTH = 200
+SECONDS_PER_CASE = 1.0  # of timing, for all contestants of a case together
+QUICK_SECONDS_PER_CASE = 0.4
+QUICK_SECONDS = 110.0
 
 
 def words(text: str) -> list[str]:
@@ -47,7 +67,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--group", type=int, help="rows per group, -1: one; default: the layer's")
     parser.add_argument("--act-order", default="no", help="no, yes or both")
     parser.add_argument("--zeros", default="no", help="asymmetric: no, yes or both")
-    parser.add_argument("--peers", type=words, default=["all"], help="names, all or none")
+    names = ", ".join(peer.name for peer in PEERS)
+    parser.add_argument("--peers", type=words, default=["all"], help=f"all, none, or: {names}")
     parser.add_argument("--quick", action="store_true", help="ten parts, four M: two minutes")
     parser.add_argument("--budget-seconds", type=float, help="stop then, keeping what there is")
     parser.add_argument("--out", type=Path, help="folder for JSON lines and plots")
@@ -82,20 +103,78 @@ def print_limits(args: argparse.Namespace, console: Console, reason: str) -> Non
     console.print(limit_table(gpu, cases(args, TABLE_M)))
 
 
+def available(peers: list[Peer]) -> tuple[list[Peer], list[str]]:
+    """The peers that can be used here, and why the others cannot."""
+    reasons = {peer: peer.missing() for peer in peers}
+    usable = [peer for peer in peers if reasons[peer] is None]
+    return usable, [f"{peer.name}: {reason}" for peer, reason in reasons.items() if reason]
+
+
+def measure(args: argparse.Namespace, console: Console, device: CudaDevice) -> int:
+    """Runs all cases; 1 if padmarlin gave a wrong result or failed."""
+    started = time.monotonic()
+    selected = cases(args, "full")
+    peers, skipped = available(chosen_peers(args.peers))
+    rates = measure_rates(device)
+    machine = device.machine(rates, collect())
+    report.print_machine(console, machine, rates, skipped)
+    budget = args.budget_seconds or (QUICK_SECONDS if args.quick else float("inf"))
+    per_case = QUICK_SECONDS_PER_CASE if args.quick else SECONDS_PER_CASE
+    session = Session(device, rates.gpu(machine.gpu), machine, peers, per_case, started + budget)
+    folder, stem = output(args, machine)
+    done: list[list[Row]] = []
+    for found in session.rows(selected):
+        rows.append(folder / f"{stem}.jsonl", found)
+        report.print_line(console, found)
+        done.append(found)
+    finish(console, done, folder, stem, len(selected))
+    wrong = [found[0] for found in done if found[0].status != OK]
+    for row in wrong:
+        console.print(f"NOT RIGHT: {row.name}: {row.status}", style="bold red")
+    return 1 if wrong else 0
+
+
+def output(args: argparse.Namespace, machine: rows.Machine) -> tuple[Path, str]:
+    """The folder, made if needed, and the beginning of the files' names."""
+    folder: Path = args.out or ROOT / "benchmarks" / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    gpu = re.sub(r"[^a-z0-9]+", "-", machine.gpu.lower()).strip("-")
+    return folder, f"{re.sub(r'[^0-9]', '', machine.date)[:14]}_{gpu}"
+
+
+def finish(console: Console, done: list[list[Row]], folder: Path, stem: str, planned: int) -> None:
+    report.print_rows(console, done)
+    every = [row for found in done for row in found]
+    try:
+        plots = save_plots(every, folder, stem)
+    except ImportError as error:
+        plots = []
+        console.print(f"no plots: {error}; pip install matplotlib")
+    print_goals(console, every)
+    if len(done) < planned:
+        console.print(f"the time was used up after {len(done)} of {planned} cases", style="bold")
+    for path in [folder / f"{stem}.jsonl", *plots]:
+        console.print(f"wrote {path}")
+
+
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
     # Tables are wider than what is assumed where the output is no terminal.
-    console = Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=200)
-    import torch
-
+    console = Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=WIDTH)
     try:
+        if args.compare:
+            print_comparison(console, *(rows.read(path) for path in args.compare))
+            return 0
         if not torch.cuda.is_available():
             print_limits(args, console, "torch sees no CUDA device")
             return 0
-        console.print("benchmarks/run.py: this version measures nothing yet")
-    except ValueError as error:
+        if not extension_status().available:
+            print_limits(args, console, f"no kernels ({extension_status().reason})")
+            return 2
+        return measure(args, console, CudaDevice())
+    except (OSError, ValueError) as error:
         console.print(f"benchmarks/run.py: {error}", style="red")
-    return 2
+        return 2
 
 
 if __name__ == "__main__":
