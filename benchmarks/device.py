@@ -13,6 +13,10 @@ from torch import Tensor
 from benchmarks.rates import Rates
 from benchmarks.rows import Machine
 
+# Half a millisecond at 2 GHz: longer than the host takes to launch a graph. While the device
+# waits, everything is queued, so that no launch of the host falls between the two events.
+LEAD_IN_CYCLES = 1_000_000
+
 
 class CudaReplay:
     def __init__(self, calls: Sequence[Callable[[], Tensor]], keep: int) -> None:
@@ -36,6 +40,7 @@ class CudaReplay:
         self.end = torch.cuda.Event(enable_timing=True)
 
     def time(self) -> float:
+        torch.cuda._sleep(LEAD_IN_CYCLES)
         self.start.record()
         self.graph.replay()
         self.end.record()
@@ -52,6 +57,13 @@ class CudaDevice:
 
     def capture(self, calls: Sequence[Callable[[], Tensor]], keep: int) -> CudaReplay:
         return CudaReplay(calls, keep)
+
+    def works(self) -> bool:
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError:
+            return False
+        return True
 
     def machine(self, rates: Rates, facts: dict[str, Any]) -> Machine:
         """`facts` are those of padmarlin.cli.env.collect()."""

@@ -8,6 +8,7 @@ function here looks at a clock.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ Operand = Callable[[Tensor], Tensor]  # a prepared weight: called with activatio
 
 # A replay lasts at least this long, so that what starts and ends it (a few us) is below 1 %.
 REPLAY_US = 1000.0
+# No call is faster inside a graph, however little it does: a launch takes that long.
+LEAST_CALL_US = 2.0
 WARM_UP_REPLAYS = 3
 
 
@@ -40,6 +43,9 @@ class Device(Protocol):
 
     def capture(self, calls: Sequence[Callable[[], Tensor]], keep: int) -> Replay:
         """Runs the calls, then captures them; the outputs of the first `keep` stay."""
+
+    def works(self) -> bool:
+        """False once a failed kernel has made the device unusable for this process."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def copies_of(operand: Operand, count: int) -> list[Operand]:
 
 def capture(device: Device, operands: list[Operand], a: Tensor, us_limit: float) -> Timed:
     """All operands in turn, over and over, so that no call finds its weights in the cache."""
-    rounds = max(1, round(REPLAY_US / (us_limit * len(operands)) + 0.5))
+    rounds = math.ceil(REPLAY_US / (max(us_limit, LEAST_CALL_US) * len(operands)))
 
     def call(operand: Operand) -> Callable[[], Tensor]:
         return lambda: operand(a)

@@ -31,7 +31,7 @@ from benchmarks.peers.base import Peer  # noqa: E402
 from benchmarks.plots import save_plots  # noqa: E402
 from benchmarks.rates import measure_rates  # noqa: E402
 from benchmarks.rows import Row  # noqa: E402
-from benchmarks.session import OK, Session  # noqa: E402
+from benchmarks.session import OK, BrokenDevice, Session  # noqa: E402
 from benchmarks.shapes import COLLECTIONS, LAYERS  # noqa: E402
 from padmarlin._extension import extension_status  # noqa: E402
 from padmarlin.cli.env import collect  # noqa: E402
@@ -123,15 +123,20 @@ def measure(args: argparse.Namespace, console: Console, device: CudaDevice) -> i
     session = Session(device, rates.gpu(machine.gpu), machine, peers, per_case, started + budget)
     folder, stem = output(args, machine)
     done: list[list[Row]] = []
-    for found in session.rows(selected):
-        rows.append(folder / f"{stem}.jsonl", found)
-        report.print_line(console, found)
-        done.append(found)
+    broken = None
+    try:
+        with torch.no_grad():
+            for found in session.rows(selected):
+                rows.append(folder / f"{stem}.jsonl", found)
+                report.print_line(console, found)
+                done.append(found)
+    except BrokenDevice as error:
+        broken = str(error)
     finish(console, done, folder, stem, len(selected))
-    wrong = [found[0] for found in done if found[0].status != OK]
-    for row in wrong:
-        console.print(f"NOT RIGHT: {row.name}: {row.status}", style="bold red")
-    return 1 if wrong else 0
+    wrong = [f"{row.name}: {row.status}" for row, *_ in done if row.status != OK]
+    for line in wrong + ([broken] if broken else []):
+        console.print(f"NOT RIGHT: {line}", style="bold red")
+    return 1 if wrong or broken else 0
 
 
 def output(args: argparse.Namespace, machine: rows.Machine) -> tuple[Path, str]:
@@ -152,7 +157,7 @@ def finish(console: Console, done: list[list[Row]], folder: Path, stem: str, pla
         console.print(f"no plots: {error}; pip install matplotlib")
     print_goals(console, every)
     if len(done) < planned:
-        console.print(f"the time was used up after {len(done)} of {planned} cases", style="bold")
+        console.print(f"ended after {len(done)} of {planned} cases", style="bold")
     for path in [folder / f"{stem}.jsonl", *plots]:
         console.print(f"wrote {path}")
 

@@ -45,6 +45,7 @@ class ScriptedDevice:
     us: Callable[[int], float] = lambda number: 10.0 + number
     name: str = "cpu"
     l2_bytes: int = 5000
+    broken: bool = False
     captured: int = 0
     log: list[int] = field(default_factory=list)  # replays in the order they ran
 
@@ -55,6 +56,9 @@ class ScriptedDevice:
         replay.us *= len(calls) / keep
         self.captured += 1
         return replay
+
+    def works(self) -> bool:
+        return not self.broken
 
     def machine(self, rates: object, facts: object) -> Machine:
         return MACHINE

@@ -89,6 +89,11 @@ def test_copies_share_no_memory():
     assert len({operand.weight.data_ptr() for operand in operands}) == 3
 
 
+def test_what_takes_no_time_is_not_called_for_ever():
+    timed = capture(ScriptedDevice(), [lambda a: a], torch.ones(1), us_limit=0.01)
+    assert timed.calls == 500
+
+
 def test_a_replay_is_long_enough_and_takes_all_copies_in_turn():
     device = ScriptedDevice()
     called = []

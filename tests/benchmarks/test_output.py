@@ -123,7 +123,7 @@ def test_a_wrong_result_ends_with_an_error(a_double, tmp_path, capsys, monkeypat
 
 def test_a_run_that_is_cut_short_says_so_and_keeps_what_it_has(a_double, tmp_path, capsys):
     assert run.main(["--out", str(tmp_path), "--budget-seconds", "1e-9"]) == 0
-    assert "the time was used up after 0 of 3 cases" in capsys.readouterr().out
+    assert "ended after 0 of 3 cases" in capsys.readouterr().out
 
 
 def test_files_that_cannot_be_compared(tmp_path, capsys):

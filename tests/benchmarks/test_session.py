@@ -12,7 +12,7 @@ from benchmarks.peers import PEERS, chosen_peers
 from benchmarks.peers.base import Peer
 from benchmarks.peers.own import Gemm, Padmarlin
 from benchmarks.peers.torch_ops import Cublas, Dense
-from benchmarks.session import Session
+from benchmarks.session import BrokenDevice, Session
 from tests.benchmarks.double import GPU, MACHINE, ScriptedDevice, make_case
 
 OWN_PEERS = ["cublas", "pad+slice", "aligned", "in-order", "symmetric", "fp16", "batch_invariant"]
@@ -118,6 +118,23 @@ def test_padmarlin_that_fails_has_no_time(monkeypatch):
     (rows,) = run([make_case()], [Cublas()])
     assert rows[0].status == "fails: RuntimeError: out of memory"
     assert rows[0].us is None and rows[0].ratio is None
+
+
+def test_a_broken_device_ends_the_run_and_keeps_what_came_before():
+    device = ScriptedDevice()
+
+    class Breaks(Cublas):
+        name = "breaks"
+
+        def prepare(self, weight):
+            device.broken = weight.case.part.n == 32
+            return Dense(weight.dense()[1:] if device.broken else weight.dense())
+
+    session = Session(device, GPU, MACHINE, [Breaks()], 0.0, 1e9, lambda: 0.0)
+    rows = session.rows([make_case(), make_case(n=32)])
+    assert next(rows)[0].peer_status == "ok"
+    with pytest.raises(BrokenDevice, match="breaks broke the device: RuntimeError: .*--peers"):
+        next(rows)
 
 
 def test_without_peers_there_is_still_a_row():
