@@ -8,7 +8,9 @@ set(PADMARLIN_SOURCES
   csrc/cuda/instances/gemm_half_w8.cu
   csrc/cuda/repack.cu
   csrc/torch/device.cpp
+  csrc/torch/explain.cpp
   csrc/torch/gemm.cpp
   csrc/torch/library.cpp
   csrc/torch/repack.cpp
+  csrc/torch/workspace.cpp
 )

@@ -55,6 +55,55 @@ def _load() -> ExtensionStatus:
 _status = _load()
 
 
+def named_devices() -> tuple[str, ...]:
+    """The GPUs that :func:`explain_gemm` knows by name."""
+    names = _library().padmarlin_named_devices
+    names.restype = ctypes.c_char_p
+    return tuple(names().decode().split())
+
+
+def explain_gemm(
+    gpu: str,
+    *,
+    m: int,
+    k: int,
+    n: int,
+    padded_k: int,
+    padded_n: int,
+    bits: int,
+    weight_bytes: int,
+    asymmetric: bool,
+    gathers: bool,
+    copy_bytes: int,
+    batch_invariant: bool,
+) -> str:
+    """What gemm would choose on a GPU of that name (csrc/torch/explain.cpp). No GPU is needed, but
+    the compiled library is."""
+    function = _library().padmarlin_explain
+    function.restype = ctypes.c_char_p
+    sizes = map(ctypes.c_int64, (m, k, n, padded_k, padded_n, bits, weight_bytes))
+    flags = (ctypes.c_bool(asymmetric), ctypes.c_bool(gathers), ctypes.c_int64(copy_bytes))
+    text = function(gpu.encode(), *sizes, *flags, ctypes.c_bool(batch_invariant))
+    if text is None:
+        known = ", ".join(named_devices())
+        raise ValueError(refusal("explain", "gpu", repr(gpu), f"one of {known}"))
+    return text.decode()
+
+
+def _library() -> ctypes.CDLL:
+    if not _status.available:
+        raise RuntimeError(
+            refusal(
+                "explain",
+                "padmarlin",
+                f"no CUDA kernels ({_status.reason})",
+                "a CUDA build; no GPU is needed",
+                _HOW_TO_BUILD,
+            )
+        )
+    return ctypes.CDLL(str(LIBRARY))
+
+
 def extension_status() -> ExtensionStatus:
     """What became of ``_C.so`` when padmarlin was imported."""
     return _status

@@ -56,8 +56,41 @@ class EmulatedRun:
     seed: int = 0
     resident_blocks: int = 1
     num_sms: int = 8
-    m_slices: int | None = None
-    splits: int | None = None
+    architecture: int = 90
+    shape: tuple[int, int, int] | None = None  # m_steps, column_warps, k_groups
+    blocks: int | None = None  # stream-K over so many
+    splits: int | None = None  # parts of K, the same for every tile
+
+    def choice(self, m: int, weight: padmarlin.PaddedWeight, batch_invariant: bool) -> Any:
+        """The dispatcher's, but for what this run prescribes."""
+        native = emulator()
+        device = native.Device(
+            num_sms=self.num_sms, architecture=self.architecture, dram_gbps=300 * self.num_sms // 8
+        )
+        asymmetric = weight.zeros is not None
+        problem = native.GemmProblem(
+            m=m, padded_n=weight.padded_n, padded_k=weight.padded_k, bits=weight.bits,
+            asymmetric=asymmetric, gathers=weight.columns is not None,
+            batch_invariant=batch_invariant,
+        )  # fmt: skip
+        chosen = native.choose(problem, device)
+        if self.shape is None and self.blocks is None and self.splits is None:
+            return chosen
+        own = (chosen.m_steps, chosen.column_warps, chosen.k_groups)
+        m_steps, column_warps, k_groups = self.shape or own
+
+        def partition_of(tiles: int) -> Any:
+            k_tiles = weight.padded_k // TILE
+            if self.splits is not None:
+                return native.split_k(tiles, k_tiles, self.blocks or tiles, self.splits)
+            if self.blocks is not None:
+                return native.stream_k(tiles, k_tiles, self.blocks, tiles)
+            return native.data_parallel(tiles, k_tiles, tiles)
+
+        return native.mma_choice(
+            m=m, padded_n=weight.padded_n, m_steps=m_steps, column_warps=column_warps,
+            k_groups=k_groups, bits=weight.bits, asymmetric=asymmetric, partition_of=partition_of,
+        )  # fmt: skip
 
     def gemm(
         self,
@@ -86,15 +119,12 @@ class EmulatedRun:
         """The same; returns the shared-memory accesses of the launch by instruction."""
         native = emulator()
         m = a.shape[0]
-        m_slices, splits = native.select_gemm(
-            m, weight.padded_n, weight.padded_k, batch_invariant, self.num_sms
-        )
-        m_slices = self.m_slices or m_slices
-        splits = self.splits or splits
-        partials = torch.full((splits if splits > 1 else 0, m, weight.padded_n), NAN)
+        choice = self.choice(m, weight, batch_invariant)
+        partials = torch.full((choice.partials_bytes // 4,), NAN)
+        counters = torch.zeros(choice.partition.num_counters, dtype=torch.int32)
         dtypes = {torch.float16: native.Dtype.HALF, torch.bfloat16: native.Dtype.BFLOAT16}
         regions = [_region(t) for t in (a, weight.qweight, weight.scales, weight.zeros)]
-        return native.gemm(
+        statistics = native.gemm(
             a=a.data_ptr(),
             qweight=weight.qweight.data_ptr(),
             scales=weight.scales.data_ptr(),
@@ -104,6 +134,7 @@ class EmulatedRun:
             bias=_address(bias),
             out=out.data_ptr(),
             partials=partials.data_ptr(),
+            counters=counters.data_ptr(),
             lda=a.stride(0) if m > 1 else 0,
             ldc=out.stride(0) if m > 1 else weight.n,
             m=m,
@@ -116,8 +147,7 @@ class EmulatedRun:
             bits=weight.bits,
             dtype=dtypes[weight.dtype],
             dequant=int(weight.dequant),
-            m_slices=m_slices,
-            splits=splits,
+            choice=choice,
             options=native.LaunchOptions(
                 seed=self.seed,
                 delivery=self.delivery,
@@ -125,6 +155,8 @@ class EmulatedRun:
                 regions=[region for region in regions if region is not None],
             ),
         )
+        assert not counters.any(), "the launch leaves counters that are not zero"
+        return statistics
 
     def repack(
         self,

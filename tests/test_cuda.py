@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +20,7 @@ pytestmark = [
     pytest.mark.skipif(cuda_skip_reason() is not None, reason=str(cuda_skip_reason())),
 ]
 
+ROOT = Path(__file__).resolve().parents[1]
 K, N = 64 * 33, 300  # few columns, long K: split along K, so that the partials are in play
 
 
@@ -69,17 +73,72 @@ def test_two_graphs_of_one_stream_replay_at_once_on_two(weight):
     outs = [torch.empty_like(want) for want in wants]
     graphs = [captured(a, weight, out) for a, out in zip(inputs, outs, strict=True)]
     streams = [torch.cuda.Stream() for _ in graphs]
+    wrong = torch.zeros(len(graphs), dtype=torch.int64, device="cuda")
+    torch.cuda.synchronize()
+    for _ in range(1000):  # without waiting for each other: each stream compares its own results
+        for i, (graph, stream) in enumerate(zip(graphs, streams, strict=True)):
+            with torch.cuda.stream(stream):
+                outs[i].fill_(float("nan"))
+                graph.replay()
+                wrong[i] += (outs[i] != wants[i]).any()
+    torch.cuda.synchronize()
+    assert wrong.tolist() == [0, 0]
+
+
+def test_branches_of_one_graph_run_at_once(weight):
+    inputs = [activations(8, seed) for seed in (1, 2)]
+    wants = [padmarlin.gemm(a, weight) for a in inputs]
+    outs = [torch.empty_like(want) for want in wants]
+    torch.cuda.synchronize()
+    graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    with torch.cuda.graph(graph):
+        main = torch.cuda.current_stream()
+        side.wait_stream(main)
+        for _ in range(20):
+            padmarlin.gemm(inputs[0], weight, out=outs[0])
+            with torch.cuda.stream(side):
+                padmarlin.gemm(inputs[1], weight, out=outs[1])
+        main.wait_stream(side)
     for _ in range(50):
         for out in outs:
             out.fill_(float("nan"))
-        torch.cuda.synchronize()
-        for _ in range(20):
-            for graph, stream in zip(graphs, streams, strict=True):
-                with torch.cuda.stream(stream):
-                    graph.replay()
-        torch.cuda.synchronize()
+        graph.replay()
         for out, want in zip(outs, wants, strict=True):
             assert torch.equal(out, want)
+
+
+def test_the_first_call_of_a_process_may_be_captured():
+    code = f"""
+import torch, padmarlin
+from tests.weights import random_weight
+weight = random_weight({K}, {N}, group_size=64).packed.to("cuda")
+a = torch.ones(2, {K}, dtype=torch.float16, device="cuda")
+torch.cuda.synchronize()
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    out = padmarlin.gemm(a, weight)
+for _ in range(3):
+    graph.replay()
+assert torch.equal(out, padmarlin.gemm(a, weight))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_graphs_that_are_gone_leave_no_memory_behind(weight):
+    a, out = activations(4, 1), torch.empty(4, N, dtype=torch.float16, device="cuda")
+
+    def free_bytes():
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info()[0]
+
+    for _ in range(80):
+        captured(a, weight, out)
+    before = free_bytes()
+    for _ in range(400):
+        captured(a, weight, out)
+    assert before - free_bytes() < 1 << 20
 
 
 def test_many_streams_and_threads_at_once(weight):

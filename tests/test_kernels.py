@@ -4,8 +4,6 @@ numerics.md) over ragged shapes, every way of reading A and writing the output."
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given
@@ -172,6 +170,10 @@ def test_the_output_is_written_in_place_and_nothing_else(runner, n, offset, extr
     assert buffer[~written].isnan().all(), (n, offset, extra)
 
 
+# m_steps, column_warps, k_groups; None: the dispatcher's.
+SHAPES_OF_BLOCKS = [None, (1, 2, 4), (1, 1, 8), (2, 4, 2), (2, 1, 1), (4, 2, 3), (8, 4, 1), (8, 1, 2)]
+
+
 @given(
     m=st.integers(1, 40),
     k=st.integers(1, 300),
@@ -188,7 +190,9 @@ def test_the_output_is_written_in_place_and_nothing_else(runner, n, offset, extr
         delivery=st.sampled_from(["eager", "late", "random"]),
         seed=st.integers(0, 99),
         resident_blocks=st.integers(1, 3),
-        splits=st.sampled_from([None, 1, 2, 3]),
+        shape=st.sampled_from(SHAPES_OF_BLOCKS),
+        blocks=st.sampled_from([None, 1, 2, 3, 7]),
+        splits=st.sampled_from([None, None, 2, 3]),
     ),
 )
 def test_random_problems_under_random_schedules(
@@ -199,8 +203,6 @@ def test_random_problems_under_random_schedules(
         k, n, bits=bits, group_size=group_size, symmetric=symmetric, dtype=dtype, scale=scale,
         act_order=act_order, k_start=k_start,
     )  # fmt: skip
-    if run.splits is not None and run.splits > made.packed.padded_k // 64:
-        run = replace(run, splits=1)
     a = activations(m, k, dtype)
     got = run.gemm(a, made.packed)
     assert_as_good_as_torch(got, a, made.dense, None, run)
@@ -209,19 +211,26 @@ def test_random_problems_under_random_schedules(
 # ---- the partition of K
 
 
-@pytest.mark.parametrize("splits", [2, 3, 5])
-@pytest.mark.parametrize("m", [1, 18])
-def test_split_k_writes_every_partial_it_reads(splits, m):
+SCHEDULES = [("late", 0, 1), ("eager", 5, 4), ("random", 9, 2)]
+PARTITIONS = [{"splits": 2}, {"splits": 3}, {"splits": 5, "blocks": 2}, {"blocks": 1}, {"blocks": 2},
+              {"blocks": 3}, {"blocks": 7}]  # fmt: skip
+
+
+@pytest.mark.parametrize("partition", PARTITIONS, ids=str)
+@pytest.mark.parametrize("shape", [(1, 2, 4), (2, 1, 3), (4, 4, 1)], ids=str)
+def test_partial_tiles_add_up_to_the_same_bits_under_every_schedule(partition, shape):
     emulator()
-    made = random_weight(64 * 7, 70, group_size=64)
-    a = activations(m, 64 * 7, torch.float16)
-    bias = torch.ones(70, dtype=torch.float16)
-    runs = [
-        EmulatedRun(splits=splits, delivery=delivery, seed=seed, resident_blocks=blocks)
-        for delivery, seed, blocks in [("late", 0, 1), ("eager", 5, 4), ("random", 9, 2)]
+    m, k, n = 18, 64 * 7, 200
+    made = random_weight(k, n, group_size=64)
+    a = activations(m, k, torch.float16)
+    bias = torch.ones(n, dtype=torch.float16)
+    results = [
+        EmulatedRun(
+            delivery=delivery, seed=seed, resident_blocks=blocks, shape=shape, **partition
+        ).gemm(a, made.packed, bias)
+        for delivery, seed, blocks in SCHEDULES
     ]
-    results = [run.gemm(a, made.packed, bias) for run in runs]
-    assert_as_good_as_torch(results[0], a, made.dense, bias, splits)
+    assert_as_good_as_torch(results[0], a, made.dense, bias, (partition, shape))
     for result in results[1:]:
         assert torch.equal(result, results[0]), "the bits depend on the schedule"
 
@@ -230,29 +239,29 @@ def test_batch_invariance(runner):
     made = random_weight(64 * 9, 130, group_size=64)
     a = activations(129, 64 * 9, torch.float16)
     first = runner.gemm(a[:1], made.packed, batch_invariant=True)
-    for m in (7, 8, 9, 16, 17, 64, 65, 129):
+    for m in (7, 8, 9, 16, 17, 33, 64, 65, 128):
         neighbours = activations(m, 64 * 9, torch.float16, seed=m)
         neighbours[0] = a[0]
         got = runner.gemm(neighbours, made.packed, batch_invariant=True)
         assert torch.equal(got[0], first[0]), f"m = {m}"
 
 
-def test_selection_is_total():
-    select = emulator().select_gemm
-    for m in (1, 16, 17, 32, 33, 64, 65, 4096, 2**20):
-        for padded_n in (64, 128, 8192, 59136):
-            for padded_k in (64, 128, 448, 14784, 29568):
-                for num_sms in (1, 58, 108, 132):
-                    m_slices, splits = select(m, padded_n, padded_k, False, num_sms)
-                    assert m_slices in (1, 2, 4) and 1 <= splits <= max(padded_k // 64, 1)
-                    _, invariant = select(m, padded_n, padded_k, True, num_sms)
-                    assert invariant == select(1, padded_n, padded_k, True, num_sms)[1]
+def test_bits_depend_on_the_groups_of_warps_alone():
+    """Neither on the rows of a tile nor on its columns: what batch_invariant is built on."""
+    emulator()
+    made = random_weight(64 * 9, 300, group_size=64)
+    a = activations(20, 64 * 9, torch.float16)
+    for k_groups in (1, 2):
+        shapes = [(1, 1, k_groups), (2, 4, k_groups), (4, 2, k_groups), (8, 3, k_groups)]
+        results = [EmulatedRun(shape=shape).gemm(a, made.packed) for shape in shapes]
+        for result, shape in zip(results, shapes, strict=True):
+            assert torch.equal(result, results[0]), shape
 
 
 # ---- shared memory
 
 
-@pytest.mark.parametrize("m", [1, 32, 64])
+@pytest.mark.parametrize("m", [1, 8, 16, 32, 64])
 @pytest.mark.parametrize("bits, symmetric", [(4, True), (8, False)])
 def test_the_main_loop_has_no_bank_conflicts(m, bits, symmetric):
     emulator()

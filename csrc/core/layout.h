@@ -29,6 +29,10 @@ constexpr int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
+constexpr int div_up(int64_t value, int64_t divisor) {
+  return static_cast<int>((value + divisor - 1) / divisor);
+}
+
 // How the kernel turns codes into weights; chosen at repack from the largest scale.
 // In all of them a code is masked out as x = code * 2^-e, e = unit_exponent - (bit of the field):
 //   kTwoField  w = x * (s * 2^e): fields stay where they lie, so e differs between the two columns

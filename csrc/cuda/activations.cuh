@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loads a block's activations in place: no copy of A, no read outside its rows, zeros where the
-// padded K has no column. Zero weights would not excuse a wrong read: 0 * NaN is NaN.
+// Loads a group's activations in place: no copy of A, no read outside its rows, zeros where the
+// padded K has no column. Zero weights would not excuse a wrong read: 0 * NaN is NaN. Rows that A
+// does not have are left as they are: a row of the output depends on no other row.
 #pragma once
 
 #include <ptx/cp_async.cuh>
 #include <ptx/shared_memory.cuh>
-#include <ptx/special_registers.cuh>
 
 #include "cuda/gemm.h"
 #include "cuda/stage.cuh"
@@ -21,65 +21,147 @@ PADMARLIN_DEVICE int activation_copy_bytes(const GemmArguments& args) {
   return static_cast<int>(all & (~all + 1));
 }
 
-// One 16-byte chunk of a row in pieces of kBytes. A piece is whole, cut by the end of K, or absent;
-// the front pad is a multiple of it, so the head never cuts one.
-template <int kBytes>
-PADMARLIN_DEVICE void copy_chunk(const GemmArguments& args, uint8_t* shared, int row, int column) {
-  constexpr int kElements = kBytes / 2;
-  const uint16_t* a = static_cast<const uint16_t*>(args.a);
-#pragma unroll
-  for (int piece = 0; piece < 16 / kBytes; ++piece) {
-    const int first = column + piece * kElements;
-    const int left = row < args.m && first >= 0 ? args.k - first : 0;
-    const int present = left <= 0 ? 0 : left < kElements ? left : kElements;
-    const uint16_t* source = present > 0 ? a + row * args.lda + first : a;
-    ptx::cp_async<kBytes>(shared + piece * kBytes, source, present * 2);
+// One lane's part of its group's loads. A row of a tile is 128 bytes: a warp copies bytes / 4 rows
+// at a time in pieces of `bytes`, and the warps of the group take turns.
+//
+// Elements (2) are loaded in pairs, a lane to each, into registers before the products of another
+// tile and stored after them: `fetch` and `store`. Rows beyond kHeldRows of a warp, which few rows
+// of A have, are loaded in `store`.
+template <int kMSteps>
+class ActivationLoader {
+ public:
+  PADMARLIN_DEVICE ActivationLoader(const GemmArguments& args, int column_warp, int column_warps,
+                                    int lane)
+      : bytes_(activation_copy_bytes(args)) {
+    const int piece_bytes = gathers() ? 4 : bytes_;
+    const int pieces = kActivationRowBytes / piece_bytes;
+    row_ = column_warp * (kWarp / pieces) + lane / pieces;
+    row_step_ = column_warps * (kWarp / pieces);
+    step_ = row_step_ * args.lda;
+    offset_ = lane % pieces * piece_bytes;
   }
-}
 
-// One chunk element by element, through the column table if there is one.
-PADMARLIN_DEVICE void gather_chunk(const GemmArguments& args, uint8_t* shared, int row,
-                                   int padded_row) {
-  const uint16_t* a = static_cast<const uint16_t*>(args.a);
-  uint32_t pairs[4] = {};
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const int column =
-        args.columns != nullptr ? args.columns[padded_row + i] : padded_row + i - args.front_pad;
-    // The unsigned comparison refuses -1 and whatever else does not belong into the table.
-    const bool present =
-        row < args.m && static_cast<uint32_t>(column) < static_cast<uint32_t>(args.k);
-    const uint32_t value = present ? a[row * args.lda + column] : 0;
-    pairs[i / 2] |= value << (i % 2 * 16);
-  }
-  ptx::st_shared_v4(shared, uint4{pairs[0], pairs[1], pairs[2], pairs[3]});
-}
+  PADMARLIN_DEVICE bool gathers() const { return bytes_ == 2; }
 
-// Rows [m0, m0 + kRows) of the 64 padded rows of `k_tile`, by all threads of the block.
-template <int kRows>
-PADMARLIN_DEVICE void load_activations(const GemmArguments& args, int copy_bytes, uint8_t* shared,
-                                       int m0, int k_tile) {
-#pragma unroll
-  for (int i = ptx::tid_x(); i < kRows * 8; i += kBlockThreads) {
-    const int row = i / 8, chunk = i % 8;
-    uint8_t* destination = shared + activation_offset(row, chunk);
-    const int padded_row = k_tile * kTile + chunk * 8;
-    const int column = padded_row - args.front_pad;
-    switch (copy_bytes) {
-      case 16:
-        copy_chunk<16>(args, destination, m0 + row, column);
-        break;
-      case 8:
-        copy_chunk<8>(args, destination, m0 + row, column);
-        break;
-      case 4:
-        copy_chunk<4>(args, destination, m0 + row, column);
-        break;
-      default:
-        gather_chunk(args, destination, m0 + row, padded_row);
-        break;
+  // Rows m0, m0 + 1, ... of A and columns from padded row 64 * k_tile on.
+  PADMARLIN_DEVICE void seek(const GemmArguments& args, int m0, int k_tile) {
+    const int rows = args.m - m0;
+    num_rows_ = rows < kMSteps * kStepRows ? rows : kMSteps * kStepRows;
+    source_ = static_cast<const uint16_t*>(args.a) + (m0 + row_) * args.lda;
+    if (gathers()) {
+      name_columns(args, k_tile);
+    } else {
+      source_ += column_of(args, k_tile);
     }
   }
-}
+
+  // Copies a tile's rows to a stage. Not for elements.
+  PADMARLIN_DEVICE void load(const GemmArguments& args, int k_tile, uint8_t* stage) const {
+    const int column = column_of(args, k_tile);
+    if (bytes_ == 16) {
+      copy<16>(args, column, stage);
+    } else if (bytes_ == 8) {
+      copy<8>(args, column, stage);
+    } else {
+      copy<4>(args, column, stage);
+    }
+  }
+
+  PADMARLIN_DEVICE void fetch(const GemmArguments& args) {
+    const uint16_t* source = source_;
+#pragma unroll
+    for (int i = 0; i < kHeldRows; ++i, source += step_) {
+      if (row_ + i * row_step_ >= num_rows_) break;
+      held_[i] = pair(args, source);
+    }
+  }
+
+  PADMARLIN_DEVICE void store(const GemmArguments& args, uint8_t* stage) const {
+    int row = row_;
+#pragma unroll
+    for (int i = 0; i < kHeldRows; ++i, row += row_step_) {
+      if (row >= num_rows_) return;
+      store_pair(stage, row, held_[i]);
+    }
+    const uint16_t* source = source_ + kHeldRows * step_;
+#pragma unroll 1
+    for (; row < num_rows_; row += row_step_, source += step_) {
+      store_pair(stage, row, pair(args, source));
+    }
+  }
+
+  // On to `k_tile`, `step` tiles further along K.
+  PADMARLIN_DEVICE void advance(const GemmArguments& args, int k_tile, int step) {
+    if (gathers()) {
+      name_columns(args, k_tile);
+    } else {
+      source_ += step * kTile;
+    }
+  }
+
+ private:
+  static constexpr int kHeldRows = 4;
+
+  struct Pair {
+    uint16_t low, high;
+  };
+
+  // A piece is whole, cut by the end of K, or absent; the front pad is a multiple of it, so the
+  // head never cuts one. An absent piece's address may lie outside A: nothing is read there.
+  template <int kBytes>
+  PADMARLIN_DEVICE void copy(const GemmArguments& args, int column, uint8_t* stage) const {
+    constexpr int kElements = kBytes / 2;
+    const int left = args.k - column;
+    const bool absent = column < 0 || left <= 0;
+    const int present = absent ? 0 : left < kElements ? left : kElements;
+    const uint16_t* source = source_;
+#pragma unroll 1
+    for (int row = row_; row < num_rows_; row += row_step_, source += step_) {
+      ptx::cp_async<kBytes>(stage + place(row), source, present * 2);
+    }
+  }
+
+  PADMARLIN_DEVICE int place(int row) const {
+    return activation_offset(row, offset_ / 16) + offset_ % 16;
+  }
+
+  // Of the lane's first element, if the weight's rows are A's columns in order.
+  PADMARLIN_DEVICE int column_of(const GemmArguments& args, int k_tile) const {
+    return k_tile * kTile + offset_ / 2 - args.front_pad;
+  }
+
+  PADMARLIN_DEVICE void name_columns(const GemmArguments& args, int k_tile) {
+    if (args.columns != nullptr) {
+      const int32_t* columns = args.columns + k_tile * kTile + offset_ / 2;
+      low_column_ = columns[0];
+      high_column_ = columns[1];
+    } else {
+      low_column_ = column_of(args, k_tile);
+      high_column_ = low_column_ + 1;
+    }
+  }
+
+  // The named columns of one row. The unsigned comparisons refuse -1 and whatever else does not
+  // belong into the table.
+  PADMARLIN_DEVICE Pair pair(const GemmArguments& args, const uint16_t* row) const {
+    const auto k = static_cast<uint32_t>(args.k);
+    const bool has_low = static_cast<uint32_t>(low_column_) < k;
+    const bool has_high = static_cast<uint32_t>(high_column_) < k;
+    return {has_low ? row[low_column_] : uint16_t{0}, has_high ? row[high_column_] : uint16_t{0}};
+  }
+
+  PADMARLIN_DEVICE void store_pair(uint8_t* stage, int row, Pair pair) const {
+    ptx::st_shared(stage + place(row), static_cast<uint32_t>(pair.high) << 16 | pair.low);
+  }
+
+  int bytes_;            // of a piece
+  int row_, row_step_;   // of the tile: the lane's first, and how far its next is
+  int64_t step_;         // that far, in elements of A
+  int offset_;           // of the lane's piece in its row, in bytes
+  int num_rows_;         // that A has for this tile
+  const uint16_t* source_;  // the lane's first element; if it gathers, column 0 of its first row
+  int low_column_, high_column_;  // of the next tile's pair, if it gathers
+  Pair held_[kHeldRows];
+};
 
 }  // namespace padmarlin

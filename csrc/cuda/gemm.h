@@ -3,12 +3,11 @@
 // No torch, no CUDA types beyond the stream: raw pointers in, cudaError_t out (as int).
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "core/dtype.h"
 #include "core/layout.h"
-#include "core/select_tile.h"
+#include "core/gemm_cost.h"
 
 namespace padmarlin {
 
@@ -21,7 +20,8 @@ struct GemmArguments {
   const int32_t* columns;     // (padded_k): column of `a` that each row reads, -1 none; or null
   const void* bias;           // (n), or null
   void* out;                  // (m, n), row stride ldc
-  float* partials;            // (splits, m, padded_n) if the choice splits K, any content
+  float* partials;            // partials_bytes(choice) of any content
+  uint32_t* counters;         // num_counters(partition) zeros; a launch leaves zeros
   int64_t lda, ldc;           // in elements; lda 0 if m is 1
   int m, n, k, padded_n, padded_k, scale_rows;
   int front_pad;  // rows of zeros before a's column 0 (0 with `columns`)
@@ -29,11 +29,6 @@ struct GemmArguments {
   Dtype dtype;
   Dequant dequant;
 };
-
-// Bytes of `partials` that `choice` needs.
-constexpr size_t partials_bytes(const GemmChoice& choice, int m, int padded_n) {
-  return choice.splits > 1 ? sizeof(float) * choice.splits * m * padded_n : 0;
-}
 
 // The caller guarantees what the comments above say; csrc/torch checks it. `stream` is a
 // cudaStream_t. Returns a cudaError_t.

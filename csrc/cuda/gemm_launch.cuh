@@ -12,43 +12,44 @@
 
 namespace padmarlin {
 
-// Above 48 KB a kernel must be told, once per device, how much shared memory it may use.
+// Above 48 KB a kernel must be told, once per device, how much shared memory it may use: all there
+// is, for the shape of its blocks varies.
 template <auto kKernel>
-cudaError_t allow_shared_memory(int bytes) {
+cudaError_t allow_shared_memory() {
   static std::atomic<uint64_t> devices_done{0};
   int device = 0;
   if (cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
   const uint64_t mask = device < 64 ? uint64_t{1} << device : 0;
   if ((devices_done.load(std::memory_order_relaxed) & mask) != 0) return cudaSuccess;
-  const cudaError_t error =
-      cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  int bytes = 0;
+  cudaError_t error =
+      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error != cudaSuccess) return error;
+  error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error == cudaSuccess) devices_done.fetch_or(mask, std::memory_order_relaxed);
   return error;
 }
 
-template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kMSlices>
-cudaError_t launch_instance(const GemmArguments& args, int splits, cudaStream_t stream) {
-  constexpr auto kKernel = gemm_kernel<kDtype, kBits, kDequant, kAsymmetric, kMSlices>;
-  constexpr int kShared = Stage<kBits, kMSlices, kAsymmetric>::kSharedBytes;
-  if (cudaError_t error = allow_shared_memory<kKernel>(kShared); error != cudaSuccess) return error;
-  const dim3 grid(gemm_blocks(args.m, args.padded_n, kMSlices), splits);
-  kKernel<<<grid, kBlockThreads, kShared, stream>>>(args, splits);
-  if (splits > 1) {
-    const dim3 reduce_grid(static_cast<unsigned>(reduce_blocks(args.m, args.n)));
-    reduce_kernel<kDtype><<<reduce_grid, kReduceThreads, 0, stream>>>(args, splits);
-  }
+template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kMSteps>
+cudaError_t launch_instance(const GemmArguments& args, const GemmChoice& choice,
+                            cudaStream_t stream) {
+  constexpr auto kKernel = gemm_kernel<kDtype, kBits, kDequant, kAsymmetric, kMSteps>;
+  if (cudaError_t error = allow_shared_memory<kKernel>(); error != cudaSuccess) return error;
+  kKernel<<<choice.partition.blocks, choice.threads, choice.shared_bytes, stream>>>(args, choice);
   return cudaGetLastError();
 }
 
 template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric>
 cudaError_t launch_for_m(const GemmArguments& args, const GemmChoice& choice, cudaStream_t stream) {
-  switch (choice.m_slices) {
+  switch (choice.shape.m_steps) {
     case 1:
-      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 1>(args, choice.splits, stream);
+      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 1>(args, choice, stream);
     case 2:
-      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 2>(args, choice.splits, stream);
+      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 2>(args, choice, stream);
     case 4:
-      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 4>(args, choice.splits, stream);
+      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 4>(args, choice, stream);
+    case 8:
+      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 8>(args, choice, stream);
     default:
       return cudaErrorInvalidValue;
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loads a warp's 64 x 64 weight tile with its scales and zeros. Raggedness is gone by now: tiles
-// are whole, and each k-slice names its scale row.
+// Loads a warp's 64 x 64 weight tiles with their scales and zeros, one after the other along K.
+// Raggedness is gone by now: tiles are whole, and each k-slice names its scale row.
 #pragma once
 
 #include <ptx/cp_async.cuh>
@@ -10,37 +10,55 @@
 
 namespace padmarlin {
 
-// Four k-slices of 64 16-bit values (128 bytes each): eight lanes copy one slice's row.
-PADMARLIN_DEVICE void load_scale_rows(uint8_t* shared, const void* rows, size_t row, int padded_n,
-                                      int n_tile, int lane) {
-  const uint16_t* source = static_cast<const uint16_t*>(rows) + row * padded_n + n_tile * kTile;
-  ptx::cp_async<16>(shared + lane * 16, source + lane % 8 * 8, 16);
-}
+// One lane's part of its warp's loads: 16 bytes of each plane, and 16 of the scales of k-slice
+// lane / 8. Addresses move by constants from tile to tile, and the scale row of a tile is read when
+// the tile before it is loaded, so that no load waits for another.
+template <int kBits, bool kAsymmetric>
+class WeightLoader {
+ public:
+  // Column tile n_tile from k_tile on.
+  PADMARLIN_DEVICE void seek(const GemmArguments& args, int n_tile, int k_tile, int lane) {
+    const int k_tiles = args.padded_k / kTile;
+    tile_ = reinterpret_cast<const uint8_t*>(args.qweight) + lane * 16 +
+            (static_cast<size_t>(n_tile) * k_tiles + k_tile) * tile_bytes(kBits);
+    column_ = n_tile * kTile + lane % 8 * 8;
+    name_row(args, k_tile, lane);
+  }
 
-template <int kBits, bool kAsymmetric, typename StageLayout>
-PADMARLIN_DEVICE void load_weights(const GemmArguments& args, uint64_t policy, uint8_t* stage,
-                                   int warp, int lane, int n_tile, int k_tile) {
-  const int k_tiles = args.padded_k / kTile;
-  const uint32_t* tile =
-      args.qweight + (static_cast<size_t>(n_tile) * k_tiles + k_tile) * tile_words(kBits);
-  uint8_t* weights = stage + StageLayout::kWeights + warp * tile_bytes(kBits);
+  // Copies the tile to this lane's place in the warp's part of a stage.
+  PADMARLIN_DEVICE void load(const GemmArguments& args, uint64_t policy, uint8_t* place) const {
 #pragma unroll
-  for (int plane = 0; plane < kSlicesPerTile * planes(kBits); ++plane) {
-    const int word = plane * kPlaneWords + lane * kWordsPerLane;
-    ptx::cp_async_hint(weights + word * 4, tile + word, policy);
+    for (int plane = 0; plane < kSlicesPerTile * planes(kBits); ++plane) {
+      constexpr int kPlaneBytes = kPlaneWords * 4;
+      ptx::cp_async_hint(place + plane * kPlaneBytes, tile_ + plane * kPlaneBytes, policy);
+    }
+    // A row outside the table cannot come from repack; it must still not be read.
+    const uint32_t last = static_cast<uint32_t>(args.scale_rows - 1);
+    const uint32_t named = static_cast<uint32_t>(named_row_);
+    const size_t row = named < last ? named : last;
+    const size_t source = row * args.padded_n + column_;
+    using Layout = Stage<kBits, kAsymmetric, 1>;
+    ptx::cp_async<16>(place + Layout::kScales, static_cast<const uint16_t*>(args.scales) + source,
+                      16);
+    if constexpr (kAsymmetric) {
+      ptx::cp_async<16>(place + Layout::kZeros, args.zeros + source, 16);
+    }
   }
 
-  // A row outside the table cannot come from repack; it must still not be read.
-  const uint32_t last = static_cast<uint32_t>(args.scale_rows - 1);
-  const uint32_t named = static_cast<uint32_t>(args.slice_rows[k_tile * kSlicesPerTile + lane / 8]);
-  const size_t row = named < last ? named : last;
-  const int offset = warp * StageLayout::kTileScaleBytes;
-  load_scale_rows(stage + StageLayout::kScales + offset, args.scales, row, args.padded_n, n_tile,
-                  lane);
-  if constexpr (kAsymmetric) {
-    load_scale_rows(stage + StageLayout::kZeros + offset, args.zeros, row, args.padded_n, n_tile,
-                    lane);
+  // On to `k_tile`, `step` tiles further along K.
+  PADMARLIN_DEVICE void advance(const GemmArguments& args, int k_tile, int step, int lane) {
+    tile_ += static_cast<size_t>(step) * tile_bytes(kBits);
+    name_row(args, k_tile, lane);
   }
-}
+
+ private:
+  PADMARLIN_DEVICE void name_row(const GemmArguments& args, int k_tile, int lane) {
+    named_row_ = args.slice_rows[k_tile * kSlicesPerTile + lane / 8];
+  }
+
+  const uint8_t* tile_;
+  int column_;     // of the scales
+  int named_row_;  // of the scales, as the table has it
+};
 
 }  // namespace padmarlin

@@ -14,7 +14,8 @@ namespace {
 constexpr int kLeastMajor = 8;  // cp.async and mma.sync of bf16 begin with sm_80
 
 struct Properties {
-  int major, minor, num_sms;
+  int major, minor;
+  Device device;
 };
 
 int attribute(cudaDeviceAttr name, int index) {
@@ -33,9 +34,18 @@ std::vector<Properties> query_all_devices() {
                   "; `padmarlin env` shows the driver needed");
   std::vector<Properties> all;
   for (int i = 0; i < count; ++i) {
-    all.push_back({attribute(cudaDevAttrComputeCapabilityMajor, i),
-                   attribute(cudaDevAttrComputeCapabilityMinor, i),
-                   attribute(cudaDevAttrMultiProcessorCount, i)});
+    const int major = attribute(cudaDevAttrComputeCapabilityMajor, i);
+    const int minor = attribute(cudaDevAttrComputeCapabilityMinor, i);
+    // Two transfers a clock; kHz and bits to GB/s.
+    const double gbps = 2.0 * attribute(cudaDevAttrMemoryClockRate, i) *
+                        attribute(cudaDevAttrGlobalMemoryBusWidth, i) / 8 / 1e6;
+    all.push_back(
+        {major, minor,
+         {.num_sms = attribute(cudaDevAttrMultiProcessorCount, i),
+          .architecture = 10 * major + minor,
+          .shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, i),
+          .sm_shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, i),
+          .dram_gbps = static_cast<int>(gbps)}});
   }
   return all;
 }
@@ -99,7 +109,7 @@ void* CurrentDevice::stream() const {
   return stream;
 }
 
-Device CurrentDevice::properties() const { return {device_properties(index_).num_sms}; }
+Device CurrentDevice::properties() const { return device_properties(index_).device; }
 
 void check_launch(const char* function, int status, const std::string& problem) {
   const auto error = static_cast<cudaError_t>(status);

@@ -6,7 +6,7 @@
 
 #include <string>
 
-#include "core/select_tile.h"
+#include "core/gemm_cost.h"
 
 namespace padmarlin {
 

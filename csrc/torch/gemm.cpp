@@ -4,6 +4,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include "core/select_gemm.h"
 #include "torch/checks.h"
 #include "torch/device.h"
 #include "torch/operators.h"
@@ -146,12 +147,22 @@ void run(const Call& call, Tensor& out) {
   const int m = static_cast<int>(call.m());
   const int padded_n = static_cast<int>(call.padded_n());
   const int padded_k = static_cast<int>(call.padded_k());
-  const GemmChoice choice =
-      select_gemm({m, padded_n, padded_k, call.batch_invariant}, device.properties());
+  const GemmProblem problem = {.m = m,
+                               .padded_n = padded_n,
+                               .padded_k = padded_k,
+                               .bits = static_cast<int>(call.bits),
+                               .asymmetric = call.zeros.has_value(),
+                               .gathers = call.columns.has_value(),
+                               .batch_invariant = call.batch_invariant};
+  STD_TORCH_CHECK(is_computable(problem), call.function, ": a has ", m, " rows and the weight ",
+                  call.n, " columns, expected fewer than 2^43 elements of output; split a");
+  const GemmChoice choice = select_gemm(problem, device.properties());
   // From the caching allocator, per call: freed when this returns, reused in stream order, and
   // part of the graph's own pool during a capture.
-  const auto floats = static_cast<int64_t>(partials_bytes(choice, m, padded_n) / sizeof(float));
+  const auto floats = partials_bytes(choice) / static_cast<int64_t>(sizeof(float));
   Tensor partials = torch::stable::new_empty(out, {floats}, ScalarType::Float);
+  Tensor counters =
+      torch::stable::new_zeros(out, {num_counters(choice.partition)}, ScalarType::Int);
 
   const GemmArguments arguments = {
       .a = call.a.const_data_ptr(),
@@ -163,6 +174,7 @@ void run(const Call& call, Tensor& out) {
       .bias = const_data_or_null(call.bias),
       .out = out.mutable_data_ptr(),
       .partials = static_cast<float*>(partials.mutable_data_ptr()),
+      .counters = static_cast<uint32_t*>(counters.mutable_data_ptr()),
       // A single row has no next one: its odd length must not narrow the copies.
       .lda = m > 1 ? row_stride(call.a) : 0,
       .ldc = row_stride(out),

@@ -23,6 +23,8 @@ from rich.table import Table
 
 from padmarlin import __version__
 from padmarlin._extension import extension_status
+from padmarlin.cli.explain import explanation
+from padmarlin.cli.manners import bad_input_refused
 from padmarlin.layout import FORMAT_VERSION
 
 # The oldest Linux driver that runs programs of a CUDA major version: CUDA Toolkit Release Notes,
@@ -198,10 +200,53 @@ def _table(facts: dict[str, Any]) -> Table:
 
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    explain: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(metavar="M K N", help="Print how (M, K) times a (K, N) weight would be run."),
+    ] = None,
+    bits: Annotated[int, typer.Option(help="4 or 8; with --explain.")] = 4,
+    group_size: Annotated[int, typer.Option(help="Rows per group, or -1; with --explain.")] = 128,
+    act_order: Annotated[bool, typer.Option("--act-order", help="With --explain.")] = False,
+    asymmetric: Annotated[bool, typer.Option("--asym", help="With --explain.")] = False,
+    batch_invariant: Annotated[
+        bool, typer.Option("--batch-invariant", help="With --explain.")
+    ] = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="h200, a100, l40s, ...; with --explain.  [default: the one here]"),
+    ] = None,
 ) -> None:
-    """Print versions, devices, driver and what was compiled, for bug reports."""
+    """Print versions, devices, driver and what was compiled, for bug reports.
+
+    With --explain: which kernel, tile and partition gemm would choose, and its predicted time. No
+    GPU is needed for that, but the compiled library is.
+    """
+    if explain is not None:
+        with bad_input_refused():
+            text = _explanation(
+                *explain,
+                bits=bits,
+                group_size=group_size,
+                act_order=act_order,
+                asymmetric=asymmetric,
+                batch_invariant=batch_invariant,
+                gpu=gpu,
+            )
+        typer.echo(text, nl=False)
+        return
     facts = collect()
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
     else:
         Console(highlight=False).print(_table(facts))
+
+
+def _explanation(m: int, k: int, n: int, **options: Any) -> str:
+    status = extension_status()
+    if not status.available:
+        return (
+            f"padmarlin env --explain: CPU only: {status.reason}. The choice of kernels is part of "
+            "the compiled library;\ninstall with nvcc >= 12.0 to see it (no GPU is needed). CPU "
+            "tensors run the reference in torch.\n"
+        )
+    return explanation(m, k, n, **options)

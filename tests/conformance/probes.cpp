@@ -3,6 +3,7 @@
 // pointers are device memory in one library, host memory in the other. A function returns null, or
 // what went wrong. Shapes are checked by their caller, tests/conformance/sides.py.
 #include "../probes/arithmetic.cuh"
+#include "../probes/fixup.cuh"
 #include "../probes/format_consumers.cuh"
 #include "../probes/pipeline.cuh"
 #include "../probes/policy_copy.cuh"
@@ -125,6 +126,34 @@ PADMARLIN_EXPORT const char* probe_tma_tile(int columns, int rows, int pitch_byt
   if (refused) return refused;
   return launch("tma_tile_probe", 1, kWarp, probes::kTmaSharedBytes, probes::tma_tile_probe, map, x,
                 y, out);
+}
+
+// ---- global memory that blocks share
+
+PADMARLIN_EXPORT const char* probe_atom_inc(int order, int count, int initial,
+                                            const uint32_t* bounds, uint32_t* counter,
+                                            uint32_t* out) {
+  using ptx::Order;
+  decltype(&probes::atom_inc_probe<Order::kRelaxed>) const kernels[] = {
+      probes::atom_inc_probe<Order::kRelaxed>, probes::atom_inc_probe<Order::kAcquire>,
+      probes::atom_inc_probe<Order::kRelease>, probes::atom_inc_probe<Order::kAcquireRelease>};
+  return launch("atom_inc_probe", 1, kWarp, 0, kernels[order], count,
+                static_cast<uint32_t>(initial), bounds, counter, out);
+}
+
+PADMARLIN_EXPORT const char* probe_ld_global(int threads, const float* in, float4* out) {
+  return launch("ld_global_probe", 1, threads, 0, probes::ld_global_probe, in, out);
+}
+
+// `kind` 0: stream-K of all tiles, 1: split-K in `splits` parts. Counters are zero before.
+PADMARLIN_EXPORT const char* probe_fixup(int kind, int tiles, int k_tiles, int blocks, int splits,
+                                         const float* terms, float* partials, uint32_t* counters,
+                                         float* out) {
+  const Partition partition =
+      kind == 0 ? stream_k(tiles, k_tiles, blocks, tiles) : split_k(tiles, k_tiles, blocks, splits);
+  return launch("fixup_probe", partition.blocks, 64 + probes::kFixupIdle, probes::kFixupSharedBytes,
+                probes::fixup_probe<64, 3>, partition, SplitWorkspace{partials, counters}, terms,
+                out);
 }
 
 // ---- arithmetic

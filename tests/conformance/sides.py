@@ -86,6 +86,29 @@ class Side:
         arguments = (columns, rows, 2 * pitch, x, y, matrix.astype(np.uint16))
         return self._call("tma_tile", *arguments, out=np.empty((16, 64), np.uint16))
 
+    # ---- global memory that blocks share
+
+    def atom_inc(self, order: int, initial: int, bounds: Array) -> Array:
+        """What each of a row of increments returned; order 0 to 3 as ptx::Order."""
+        counter = np.zeros(1, np.uint32)
+        arguments = (order, bounds.size, initial, _u32(bounds), counter)
+        return self._call("atom_inc", *arguments, out=_like([bounds]).astype(np.uint32))
+
+    def ld_global(self, values: Array) -> Array:
+        assert values.size % 128 == 0
+        return self._call("ld_global", values.size // 4, values, out=np.empty_like(values))
+
+    def fixup(self, kind: int, blocks: int, splits: int, terms: Array) -> Array:
+        """Sums of terms (tiles, k_tiles, 768) over the k-tiles, cut as the kind says."""
+        tiles, k_tiles, elements = terms.shape
+        assert elements == 64 * 3 * 4
+        partials = np.full((max(2, splits) * tiles * k_tiles + 2 * blocks, elements), np.nan)
+        arguments = (kind, tiles, k_tiles, blocks, splits, terms, partials.astype(np.float32))
+        counters = np.zeros(tiles + blocks, np.uint32)
+        return self._call(
+            "fixup", *arguments, counters, out=np.empty((tiles, elements), np.float32)
+        )
+
     # ---- arithmetic on arrays of registers
 
     def map(self, name: str, half: bool, *operands: Array) -> Array:

@@ -59,6 +59,7 @@ PYBIND11_MODULE(_emulator, module) {
   bind_pipeline_probes(module);
   bind_primitive_probes(module);
   bind_repack(module);
+  bind_schedule(module);
 }
 
 }  // namespace padmarlin::emulator

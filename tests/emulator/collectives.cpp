@@ -71,6 +71,58 @@ void bar_sync() {
   acquire(order);
 }
 
+// ---- barriers of some warps
+
+namespace {
+
+void check_named_barrier(const NamedBarrier& barrier, int id, int threads) {
+  const std::string name = "bar_sync " + std::to_string(id);
+  if (id < 1 || id >= kNamedBarriers) fail(name + ": expected a barrier 1.." + std::to_string(kNamedBarriers - 1));
+  if (threads <= 0 || threads % kWarp || threads > machine->shape.threads) {
+    fail(name + ": " + std::to_string(threads) + " threads, expected whole warps of the block");
+  }
+  if (!barrier.waiting.empty() && barrier.expected != threads) {
+    fail(name + ": for " + std::to_string(threads) + " threads, others wait there for " +
+         std::to_string(barrier.expected));
+  }
+}
+
+void wait_at_named_barrier(NamedBarrier& barrier, int threads) {
+  const Unobserved unobserved;
+  Thread& thread = running_thread();
+  barrier.expected = threads;
+  barrier.waiting.push_back(&thread);
+  if (static_cast<int>(barrier.waiting.size()) < threads) {
+    thread.warp->at_barrier |= 1u << thread.lane;
+    thread.warp->ready &= ~(1u << thread.lane);
+    return suspend();
+  }
+  for (Thread* waiting : barrier.waiting) {
+    waiting->warp->at_barrier &= ~(1u << waiting->lane);
+    waiting->warp->ready |= 1u << waiting->lane;
+    settle_accesses(*waiting->warp);
+  }
+  barrier.waiting.clear();
+  ++barrier.passed;
+  note_progress();
+  maybe_preempt();
+}
+
+}  // namespace
+
+void named_bar_sync(int id, int threads) {
+  Block& block = *running_thread().block;
+  NamedBarrier& barrier = block.named_barriers[id < 0 || id >= kNamedBarriers ? 0 : id];
+  {
+    const Unobserved unobserved;
+    check_named_barrier(barrier, id, threads);
+  }
+  char* const order = &barrier.order[barrier.passed % 2];
+  release(order);
+  wait_at_named_barrier(barrier, threads);
+  acquire(order);
+}
+
 // ---- ldmatrix
 
 namespace {

@@ -16,9 +16,9 @@ T* pointer(uintptr_t address) {
 
 Statistics gemm(uintptr_t a, uintptr_t qweight, uintptr_t scales, uintptr_t zeros,
                 uintptr_t slice_rows, uintptr_t columns, uintptr_t bias, uintptr_t out,
-                uintptr_t partials, int64_t lda, int64_t ldc, int m, int n, int k, int padded_n,
-                int padded_k, int scale_rows, int front_pad, int bits, Dtype dtype, int dequant,
-                int m_slices, int splits, const LaunchOptions& options) {
+                uintptr_t partials, uintptr_t counters, int64_t lda, int64_t ldc, int m, int n,
+                int k, int padded_n, int padded_k, int scale_rows, int front_pad, int bits,
+                Dtype dtype, int dequant, const GemmChoice& choice, const LaunchOptions& options) {
   const GemmArguments args{.a = pointer<const void>(a),
                            .qweight = pointer<const uint32_t>(qweight),
                            .scales = pointer<const void>(scales),
@@ -28,6 +28,7 @@ Statistics gemm(uintptr_t a, uintptr_t qweight, uintptr_t scales, uintptr_t zero
                            .bias = pointer<const void>(bias),
                            .out = pointer<void>(out),
                            .partials = pointer<float>(partials),
+                           .counters = pointer<uint32_t>(counters),
                            .lda = lda,
                            .ldc = ldc,
                            .m = m,
@@ -40,7 +41,6 @@ Statistics gemm(uintptr_t a, uintptr_t qweight, uintptr_t scales, uintptr_t zero
                            .bits = bits,
                            .dtype = dtype,
                            .dequant = static_cast<Dequant>(dequant)};
-  const GemmChoice choice{m_slices, splits};
   if (bits != 4 && bits != 8) {
     throw py::value_error("gemm: bits is " + std::to_string(bits) + ", expected 4 or 8");
   }
@@ -51,24 +51,36 @@ Statistics gemm(uintptr_t a, uintptr_t qweight, uintptr_t scales, uintptr_t zero
                    : gemm_bfloat16_w8(args, choice, options);
 }
 
-std::pair<int, int> select(int m, int padded_n, int padded_k, bool batch_invariant, int num_sms) {
-  const GemmChoice choice = select_gemm({m, padded_n, padded_k, batch_invariant}, {num_sms});
-  return {choice.m_slices, choice.splits};
-}
-
 }  // namespace
 
 void bind_gemm(py::module_& module) {
   using py::arg;
+  module.def(
+      "mma_choice",
+      [](int m, int padded_n, int m_steps, int column_warps, int k_groups, int bits,
+         bool asymmetric, const py::function& partition_of) {
+        const BlockShape shape{m_steps, column_warps, k_groups};
+        GemmChoice choice{.shape = shape,
+                          .tile_m = block_rows(shape),
+                          .tile_n = block_columns(shape),
+                          .threads = block_threads(shape),
+                          .stages = kStages,
+                          .shared_bytes = shared_bytes(bits, asymmetric, shape),
+                          .m_tiles = div_up(m, block_rows(shape)),
+                          .n_tiles = div_up(padded_n, block_columns(shape)),
+                          .band = 2};
+        choice.partition = partition_of(choice.m_tiles * choice.n_tiles).cast<Partition>();
+        return choice;
+      },
+      py::kw_only(), arg("m"), arg("padded_n"), arg("m_steps"), arg("column_warps"),
+      arg("k_groups"), arg("bits"), arg("asymmetric"), arg("partition_of"),
+      "a block of the mma kernel of this shape, and the partition that suits its number of tiles");
   module.def("gemm", &gemm, py::kw_only(), arg("a"), arg("qweight"), arg("scales"),
              arg("zeros") = 0, arg("slice_rows"), arg("columns") = 0, arg("bias") = 0, arg("out"),
-             arg("partials") = 0, arg("lda"), arg("ldc"), arg("m"), arg("n"), arg("k"),
-             arg("padded_n"), arg("padded_k"), arg("scale_rows"), arg("front_pad") = 0, arg("bits"),
-             arg("dtype"), arg("dequant"), arg("m_slices"), arg("splits") = 1,
+             arg("partials") = 0, arg("counters") = 0, arg("lda"), arg("ldc"), arg("m"), arg("n"),
+             arg("k"), arg("padded_n"), arg("padded_k"), arg("scale_rows"), arg("front_pad") = 0,
+             arg("bits"), arg("dtype"), arg("dequant"), arg("choice"),
              arg("options") = LaunchOptions{});
-  module.def("select_gemm", &select, arg("m"), arg("padded_n"), arg("padded_k"),
-             arg("batch_invariant"), arg("num_sms"),
-             "(m_slices, splits) of csrc/core/select_tile.h");
 }
 
 }  // namespace padmarlin::emulator

@@ -9,40 +9,30 @@
 
 namespace padmarlin::emulator {
 
-inline void add(Statistics& total, const Statistics& statistics) {
-  for (const auto& [instruction, count] : statistics) {
-    total[instruction].instructions += count.instructions;
-    total[instruction].extra_wavefronts += count.extra_wavefronts;
-  }
-}
-
-template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kMSlices>
-Statistics launch_instance(const GemmArguments& args, int splits, const LaunchOptions& options) {
-  Statistics statistics = launch(
-      {"gemm_kernel", gemm_blocks(args.m, args.padded_n, kMSlices), splits, kBlockThreads,
-       Stage<kBits, kMSlices, kAsymmetric>::kSharedBytes},
-      options, [&] { gemm_kernel<kDtype, kBits, kDequant, kAsymmetric, kMSlices>(args, splits); });
-  if (splits > 1) {
-    const int blocks = static_cast<int>(reduce_blocks(args.m, args.n));
-    add(statistics, launch({"reduce_kernel", blocks, 1, kReduceThreads, 0}, options,
-                           [&] { reduce_kernel<kDtype>(args, splits); }));
-  }
-  return statistics;
+template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kMSteps>
+Statistics launch_instance(const GemmArguments& args, const GemmChoice& choice,
+                           const LaunchOptions& options) {
+  return launch(
+      {"gemm_kernel", choice.partition.blocks, 1, choice.threads,
+       static_cast<size_t>(choice.shared_bytes)},
+      options, [&] { gemm_kernel<kDtype, kBits, kDequant, kAsymmetric, kMSteps>(args, choice); });
 }
 
 template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric>
 Statistics launch_for_m(const GemmArguments& args, const GemmChoice& choice,
                         const LaunchOptions& options) {
-  switch (choice.m_slices) {
+  switch (choice.shape.m_steps) {
     case 1:
-      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 1>(args, choice.splits, options);
+      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 1>(args, choice, options);
     case 2:
-      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 2>(args, choice.splits, options);
+      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 2>(args, choice, options);
     case 4:
-      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 4>(args, choice.splits, options);
+      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 4>(args, choice, options);
+    case 8:
+      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 8>(args, choice, options);
     default:
-      throw std::invalid_argument("gemm: m_slices is " + std::to_string(choice.m_slices) +
-                                  ", expected 1, 2 or 4");
+      throw std::invalid_argument("gemm: m_steps is " + std::to_string(choice.shape.m_steps) +
+                                  ", expected 1, 2, 4 or 8");
   }
 }
 

@@ -51,6 +51,16 @@ struct Warp {
   AccessLog accesses;  // since the last rendezvous
 };
 
+// bar.sync of some of the block's warps, by number.
+struct NamedBarrier {
+  int expected = 0;  // threads; of those that wait there
+  std::vector<Thread*> waiting;
+  char order[2];  // as Block::barrier
+  int64_t passed = 0;
+};
+
+constexpr int kNamedBarriers = 16;
+
 struct FreeDeleter {
   void operator()(void* memory) const { free(memory); }
 };
@@ -65,6 +75,7 @@ struct Block {
   // the next barrier must not be seen by one that has not left this one.
   char barrier[2];
   int64_t barriers_passed = 0;
+  std::array<NamedBarrier, kNamedBarriers> named_barriers;
 };
 
 // xorshift64*: the schedule must be the same everywhere, so no std::uniform_int_distribution.

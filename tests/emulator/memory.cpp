@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Shared memory as kernels see it: addresses checked, accesses logged.
+// Shared memory as kernels see it: addresses checked, accesses logged. Atomics on global memory.
 #include "machine.h"
 
 namespace padmarlin::emulator {
@@ -33,6 +33,21 @@ void access_shared(const char* instruction, const void* pointer, int bytes) {
   const void* const site = __builtin_return_address(0);
   thread.warp->accesses.add(instruction, site, thread.lane, address, bytes);
   maybe_preempt();
+}
+
+// Threads take turns between instructions only, so the steps below are one. Other threads may run
+// before it: who comes last is for the schedule to say.
+uint32_t atom_inc(uint32_t* address, uint32_t bound, bool acquires, bool releases) {
+  {
+    const Unobserved unobserved;
+    count_step();
+    maybe_preempt();
+  }
+  if (releases) release(address);
+  const uint32_t old = *address;
+  *address = old >= bound ? 0 : old + 1;
+  if (acquires) acquire(address);
+  return old;
 }
 
 void settle_accesses(Warp& warp) { warp.accesses.settle(machine->statistics); }

@@ -72,12 +72,16 @@ uint32_t shared_address(const void* pointer);
 // come together: a warp's lanes are matched by call site for the bank-conflict count.
 [[gnu::noinline]] void access_shared(const char* instruction, const void* pointer, int bytes);
 
+// ---- global memory. What the atomic orders besides is told to ThreadSanitizer.
+uint32_t atom_inc(uint32_t* address, uint32_t bound, bool acquires, bool releases);
+
 // ---- warp-wide instructions: every lane must come
 void ldmatrix_x4(uint32_t (&fragment)[4], const void* row);
 void mma_m16n8k16(Dtype dtype, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 
 // ---- the block's barrier
 void bar_sync();
+void named_bar_sync(int id, int threads);
 
 // ---- asynchronous copies
 void cp_async(void* shared, const void* global, int bytes, int source_bytes);

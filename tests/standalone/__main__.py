@@ -15,12 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.standalone.build import KINDS, build, instances_of, program_for
 from tests.standalone.execute import execute
 
-# Who synchronises: the copy pipeline in every stage layout, the gather, split-K, repack. Tails and
-# alignments change no order.
+# Who synchronises: the copy pipeline in every stage layout, the gather, split-K, the addition of
+# partial tiles, repack. Tails and alignments change no order.
 RACE_TESTS = [
-    "pipeline", "pipeline_rows", "act_order", "split_k", "split_k_wide", "reduction_order",
-    "eight_bits_asymmetric", "repack_four_bits", "repack_eight_bits", "repack_awq",
-    "repack_compressed_tensors", "repack_padding",
+    "pipeline", "pipeline_rows", "groups_without_tiles", "act_order", "stream_k", "split_k",
+    "reduction_order", "fixup_stream_k", "fixup_split_k", "eight_bits_asymmetric", "repack_four_bits",
+    "repack_eight_bits", "repack_awq", "repack_compressed_tensors", "repack_padding",
 ]  # fmt: skip
 SEEDS = 10
 SECONDS = 600

@@ -21,7 +21,7 @@ CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "standalone"
 
 RUNTIME = ["async_copy", "bank_conflicts", "collectives", "fiber", "memory", "scheduler"]
-PROGRAM = ["main", "checks", "gemm_case", "instances", "repack_case"]
+PROGRAM = ["main", "checks", "fixup_case", "gemm_case", "instances", "repack_case"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Program:
 
     path: Path
     kind: str
-    instances: tuple[str, ...]  # "gemm <template arguments>" or "repack <bits>"
+    instances: tuple[str, ...]  # "gemm <template arguments>", "repack ..." or "fixup ..."
     overlay: Path | None = None  # of the instances alone: headers found before those of csrc
 
 

@@ -29,11 +29,13 @@ std::string describe(const Schedule& schedule);
 // A random number that depends on its arguments alone.
 uint32_t mixed(uint32_t a, uint32_t b = 0, uint32_t c = 0);
 
-// What the numbers are. In all of them the sums of one split are exact in fp32, whatever the order.
+// What the numbers are. In all of them what one group of warps adds is exact in fp32, whatever the
+// order.
 enum class Values {
   kIntegers,  // activations -2..2, scales that are powers of two
   kOneHot,    // each row of A picks one row of the weight; scales with full mantissas: the rounding
-  kOrdered,   // three splits of 2^24 x, x and -2^24 x: their sum tells in which order it was taken
+  kOrdered,   // three parts of K of 2^24 x, x and -2^24 x: their sum tells in which order it was
+              // taken
 };
 
 struct GemmCase {
@@ -45,9 +47,12 @@ struct GemmCase {
   bool bias = false;
   int a_offset = 0, a_gap = 0;      // elements before A's first, and between its rows
   int out_offset = 0, out_gap = 0;  // the same of the output
-  int splits = 1;
+  int column_warps = 2, k_groups = 2;
+  int blocks = 0;  // stream-K over so many; 0: a block for each tile
+  int splits = 1;  // parts of K, the same for every tile
   Values values = Values::kIntegers;
   bool tampered = false;  // tables that name a row or a column outside
+  int launches = 1;       // with the same counters and what the one before left in the partials
 };
 
 struct RepackCase {
@@ -60,10 +65,19 @@ struct RepackCase {
   bool tampered = false;
 };
 
+// How tiles are cut (core/stream_k.h), and the sums that follow from it.
+struct FixupCase {
+  FixupKey kernel = {};
+  Partition partition = {};
+  int launches = 2;  // with the same counters; partials are NaN before each
+};
+
+std::string describe(const FixupCase& problem);
 std::string describe(const GemmCase& problem);
 std::string describe(const RepackCase& problem);
 
 // Throw Failure, or LaunchError from the emulator.
+void run(const FixupCase& problem, const Schedule& schedule);
 void run(const GemmCase& problem, const Schedule& schedule);
 void run(const RepackCase& problem, const Schedule& schedule);
 

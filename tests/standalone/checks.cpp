@@ -7,10 +7,15 @@ namespace padmarlin::emulator {
 namespace {
 
 constexpr RepackKey kAwq{.packing = Packing::kAwq};
+constexpr FixupKey kWideFixup{.threads = 64, .vectors = 3};
 constexpr GemmKey kHalf4;  // the cheapest kernel: what is tested does not depend on the instance
 constexpr GemmKey kBfloat164{.dtype = Dtype::kBfloat16};  // rounds sums of a few hundred units
-constexpr GemmKey kHalf4Rows32{.m_slices = 2};
-constexpr GemmKey kHalf4Rows64{.m_slices = 4};
+// Scales as large as 2^24.
+constexpr GemmKey kOrderTelling{
+    .dtype = Dtype::kBfloat16, .dequant = Dequant::kWide, .asymmetric = true};
+constexpr GemmKey kHalf4Rows16{.m_steps = 2};
+constexpr GemmKey kHalf4Rows32{.m_steps = 4};
+constexpr GemmKey kHalf4Rows64{.m_steps = 8};
 
 // One row of each scale group and whole column tiles, with the full rounding of the weight.
 std::vector<GemmCase> rounding(GemmKey kernel) {
@@ -23,10 +28,11 @@ std::vector<GemmCase> rounding(GemmKey kernel) {
 
 std::vector<GemmCase> sizes_of_m() {
   std::vector<GemmCase> cases;
-  for (const int m : {1, 8, 15, 16, 17, 33}) {
+  for (const int m : {1, 7, 8, 9, 17}) {
     cases.push_back({.m = m, .k = 100, .a_gap = 12});
     cases.push_back({.m = m, .k = 99, .a_gap = 12});  // an odd pitch: element by element
   }
+  for (const int m : {9, 16, 21}) cases.push_back({.kernel = kHalf4Rows16, .m = m, .k = 64});
   for (const int m : {19, 32, 45}) cases.push_back({.kernel = kHalf4Rows32, .m = m, .k = 64});
   for (const int m : {45, 70}) cases.push_back({.kernel = kHalf4Rows64, .m = m, .k = 64});
   return cases;
@@ -68,15 +74,31 @@ std::vector<GemmCase> alignments_of_a() {
 
 std::vector<Check> sharp_checks() {
   return {
-      {"pipeline", {{.k = 448}, {.n = 300, .k = 448}, {.m = 19, .k = 260, .act_order = true}}},
+      {"pipeline",
+       {{.k = 960},
+        {.n = 300, .k = 704, .column_warps = 4, .k_groups = 1},
+        {.n = 200, .k = 960, .column_warps = 1, .k_groups = 3},
+        {.m = 8, .k = 640, .act_order = true}}},
       {"pipeline_rows",
-       {{.kernel = kHalf4Rows32, .m = 19, .k = 330}, {.kernel = kHalf4Rows64, .m = 70, .k = 330}}},
+       {{.kernel = kHalf4Rows16, .m = 19, .k = 700},
+        {.kernel = kHalf4Rows32, .m = 19, .k = 700},
+        {.kernel = kHalf4Rows64, .m = 70, .k = 700}}},
+      {"groups_without_tiles", {{.k = 64, .k_groups = 4}, {.k = 130, .k_groups = 4, .blocks = 2}}},
+      {"stream_k",
+       {{.n = 300, .k = 448, .blocks = 5, .launches = 2},
+        {.m = 19, .n = 200, .k = 448, .bias = true, .k_groups = 1, .blocks = 7, .launches = 2},
+        {.kernel = kHalf4Rows32, .m = 70, .n = 200, .k = 320, .blocks = 4},
+        {.n = 520, .k = 128, .act_order = true, .blocks = 2}}},
       {"m_tail", sizes_of_m()},
       {"n_tail", sizes_of_n()},
       {"k_tail", sizes_of_k()},
       {"front_pad", {{.front_pad = 8}, {.front_pad = 16}, {.front_pad = 5}, {.front_pad = 60}}},
       {"activation_alignment", alignments_of_a()},
-      {"act_order", {{.m = 18, .act_order = true}, {.k = 65, .group_size = 16, .act_order = true}}},
+      {"act_order",
+       {{.m = 18, .act_order = true},
+        {.k = 65, .group_size = 16, .act_order = true},
+        {.m = 8, .k = 130, .act_order = true, .column_warps = 1},
+        {.kernel = kHalf4Rows64, .m = 45, .k = 130, .act_order = true}}},
       {"scale_rows", {{.group_size = 16}, {.group_size = 48}, {.k = 130, .front_pad = 40}}},
       {"output_strides",
        {{.n = 71, .out_offset = 1},
@@ -88,12 +110,9 @@ std::vector<Check> sharp_checks() {
       {"tampered_tables",
        {{.act_order = true, .tampered = true}, {.group_size = 16, .tampered = true}}},
       {"split_k", {{.m = 3, .k = 448, .splits = 3}, {.m = 2, .k = 320, .bias = true, .splits = 2}}},
-      {"split_k_wide", {{.m = 2, .n = 600, .k = 128, .splits = 2}}},
       {"reduction_order",
-       {{.kernel = {.dtype = Dtype::kBfloat16, .dequant = Dequant::kWide, .asymmetric = true},
-         .k = 192,
-         .splits = 3,
-         .values = Values::kOrdered}}},
+       {{.kernel = kOrderTelling, .k = 192, .k_groups = 1, .splits = 3, .values = Values::kOrdered},
+        {.kernel = kOrderTelling, .k = 192, .k_groups = 3, .values = Values::kOrdered}}},
       {"symmetric_two_field", rounding({})},
       {"asymmetric_two_field", rounding({.asymmetric = true})},
       {"symmetric_one_field", rounding({.dequant = Dequant::kOneField})},
@@ -105,6 +124,18 @@ std::vector<Check> sharp_checks() {
       {"eight_bits_asymmetric",
        rounding({.bits = 8, .dequant = Dequant::kOneField, .asymmetric = true})},
       {"eight_bits_wide", rounding({.bits = 8, .dequant = Dequant::kWide, .asymmetric = true})},
+      {"fixup_stream_k",
+       {},
+       {},
+       {{.partition = stream_k(7, 5, 9, 7)},
+        {.partition = stream_k(1, 9, 6, 1)},
+        {.kernel = kWideFixup, .partition = stream_k(5, 4, 3, 4)}}},
+      {"fixup_split_k",
+       {},
+       {},
+       {{.partition = split_k(2, 7, 4, 3)},
+        {.partition = split_k(9, 4, 2, 3)},  // one block has all parts of a tile
+        {.kernel = kWideFixup, .partition = split_k(3, 5, 12, 4)}}},
       {"repack_four_bits",
        {},
        {{},
@@ -149,13 +180,13 @@ std::vector<GemmKey> all_kernels() {
     }
   }
   // The other sizes of M: in as many kernels as show every stage layout.
-  for (const int m_slices : {2, 4}) {
-    kernels.push_back({.m_slices = m_slices});
+  for (const int m_steps : {2, 4, 8}) {
+    kernels.push_back({.m_steps = m_steps});
     kernels.push_back({.dtype = Dtype::kBfloat16,
                        .bits = 8,
                        .dequant = Dequant::kOneField,
                        .asymmetric = true,
-                       .m_slices = m_slices});
+                       .m_steps = m_steps});
   }
   return kernels;
 }
@@ -164,7 +195,7 @@ std::string name_of(const GemmKey& kernel) {
   const char* const kinds[] = {"two_field", "one_field", "wide"};
   return std::string(kernel.dtype == Dtype::kHalf ? "half" : "bfloat16") + "_w" +
          std::to_string(kernel.bits) + "_" + kinds[static_cast<int>(kernel.dequant)] +
-         (kernel.asymmetric ? "_zeros" : "") + "_m" + std::to_string(16 * kernel.m_slices);
+         (kernel.asymmetric ? "_zeros" : "") + "_m" + std::to_string(8 * kernel.m_steps);
 }
 
 std::string name_of(Packing packing) {
@@ -176,7 +207,7 @@ GemmCase random_gemm(const GemmKey& kernel, uint32_t seed) {
   uint32_t draw = 0;
   const auto below = [&](uint32_t bound) { return static_cast<int>(mixed(seed, ++draw) % bound); };
   GemmCase made{.kernel = kernel};
-  made.m = 1 + below(20 * kernel.m_slices);
+  made.m = 1 + below(10 * kernel.m_steps);
   made.n = 1 + below(below(4) ? 140 : 600);
   made.k = 1 + below(below(4) ? 200 : 500);
   made.group_size = 16 << below(4);
@@ -188,7 +219,12 @@ GemmCase random_gemm(const GemmKey& kernel, uint32_t seed) {
   if (below(2)) made.out_offset = below(3);
   if (below(2)) made.out_gap = below(5);
   const int tiles = div_up(made.front_pad + made.k, kTile);
-  if (tiles > 1 && below(3) == 0) made.splits = 2 + below(tiles - 1);
+  if (tiles > 1 && below(4) == 0) made.splits = 2 + below(tiles - 1);
+  if (made.splits == 1 && below(2)) made.blocks = 1 + below(7);
+  made.column_warps = 1 << below(3);
+  made.k_groups = 1 + below(made.column_warps == 1 ? 4 : 2);
+  const BlockShape shape{kernel.m_steps, made.column_warps, made.k_groups};
+  if (shared_bytes(kernel.bits, kernel.asymmetric, shape) > 227 * 1024) made.k_groups = 1;
   if (below(3) == 0) made.values = Values::kOneHot;
   return made;
 }

@@ -13,6 +13,7 @@ struct Check {
   std::string name;
   std::vector<GemmCase> gemms = {};
   std::vector<RepackCase> repacks = {};
+  std::vector<FixupCase> fixups = {};
 };
 
 const std::vector<Check>& checks();

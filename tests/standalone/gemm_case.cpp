@@ -30,12 +30,13 @@ class GemmProblem {
       }
     }
     out_ = Tensor<uint16_t>(problem_.m, problem_.n, problem_.out_gap, problem_.out_offset);
-    if (problem_.splits > 1) {
-      partials_ = Tensor<float>(problem_.splits * problem_.m, padded_n());
-    }
+    choose();
+    partials_ = Tensor<float>(1, static_cast<int>(partials_bytes(choice_) / sizeof(float)));
+    counters_ = Tensor<uint32_t>(1, num_counters(choice_.partition));
+    std::fill_n(counters_.data(), counters_.columns(), 0);
   }
 
-  void launch_kernels(const Schedule& schedule) {
+  void launch_kernel(const Schedule& schedule) {
     const GemmInstance& instance = find_gemm(key_);
     const GemmArguments args = arguments();
     LaunchOptions options{schedule.seed, schedule.delivery, schedule.resident_blocks, {}};
@@ -43,25 +44,28 @@ class GemmProblem {
     qweight_.append_regions(options.regions);
     scales_.append_regions(options.regions);
     if (zeros_.data() != nullptr) zeros_.append_regions(options.regions);
-    const int blocks = div_up(args.m, 16 * key_.m_slices) * div_up(padded_n(), kBlockColumns);
-    const Statistics accesses =
-        launch({"gemm_kernel", blocks, problem_.splits, kBlockThreads, instance.shared_bytes},
-               options, [&] { instance.gemm(args, problem_.splits); });
+    const Statistics accesses = launch(
+        {"gemm_kernel", choice_.partition.blocks, 1, choice_.threads,
+         static_cast<size_t>(choice_.shared_bytes)},
+        options,
+        [&] { instance.gemm(args, choice_); });
     for (const auto& [instruction, count] : accesses) {
       if (count.extra_wavefronts == 0) continue;
       throw Failure("bank conflicts: " + std::to_string(count.extra_wavefronts) +
                     " extra wavefronts in " + std::to_string(count.instructions) + " " +
                     instruction);
     }
-    if (problem_.splits == 1) return;
-    // As csrc/cuda/gemm_kernel.cuh has it: 256 threads, a pair of columns each.
-    launch({"reduce_kernel", args.m * div_up(args.n, 512), 1, 256, 0}, options,
-           [&] { instance.reduce(args, problem_.splits); });
   }
 
   void compare() const {
     check_guards(out_, "out");
     check_guards(partials_, "partials");
+    check_guards(counters_, "counters");
+    for (int i = 0; i < counters_.columns(); ++i) {
+      if (counters_.at(0, i) == 0) continue;
+      throw Failure("counter " + std::to_string(i) + " is left at " +
+                    std::to_string(counters_.at(0, i)) + ", expected 0");
+    }
     for (int row = 0; row < problem_.m; ++row) {
       for (int n = 0; n < problem_.n; ++n) {
         const float got = to_float<kDtype>(out_.at(row, n)), want = expected(row, n);
@@ -80,6 +84,44 @@ class GemmProblem {
   int padded_n() const { return static_cast<int>(round_up(problem_.n, kTile)); }
   int padded_k() const { return static_cast<int>(columns_of_rows_.size()); }
   int groups() const { return groups_; }
+
+  // ---- the block and the partition
+
+  void choose() {
+    const BlockShape shape{key_.m_steps, problem_.column_warps, problem_.k_groups};
+    const int m_tiles = div_up(problem_.m, block_rows(shape));
+    const int n_tiles = div_up(padded_n(), block_columns(shape));
+    const int tiles = m_tiles * n_tiles, k_tiles = padded_k() / kTile;
+    const Partition partition = problem_.splits > 1
+                                    ? split_k(tiles, k_tiles, tiles * problem_.splits, problem_.splits)
+                                : problem_.blocks > 0
+                                    ? stream_k(tiles, k_tiles, problem_.blocks, tiles)
+                                    : data_parallel(tiles, k_tiles, tiles);
+    choice_ = {.shape = shape,
+               .tile_m = block_rows(shape),
+               .tile_n = block_columns(shape),
+               .threads = block_threads(shape),
+               .stages = kStages,
+               .shared_bytes = shared_bytes(key_.bits, key_.asymmetric, shape),
+               .partition = partition,
+               .m_tiles = m_tiles,
+               .n_tiles = n_tiles,
+               .band = 2};
+    // By tile: where the parts of K begin and end, in their order.
+    parts_.resize(tiles);
+    for (int block = 0; block < partition.blocks; ++block) {
+      for (int i = 0; i < num_segments(partition, block); ++i) {
+        const Segment part = segment(partition, block, i);
+        parts_[part.tile].emplace_back(part.k_begin, part.k_end);
+      }
+    }
+    for (auto& parts : parts_) std::sort(parts.begin(), parts.end());
+    tile_at_.resize(tiles);
+    for (int tile = 0; tile < tiles; ++tile) {
+      const TilePosition at = tile_position(tile, m_tiles, n_tiles, choice_.band);
+      tile_at_[at.n * m_tiles + at.m] = tile;
+    }
+  }
 
   // ---- which column of A, if any, and which group each padded row belongs to
 
@@ -228,6 +270,7 @@ class GemmProblem {
             .bias = bias_.data(),
             .out = out_.data(),
             .partials = partials_.data(),
+            .counters = counters_.data(),
             .lda = a_.pitch(),
             .ldc = out_.pitch(),
             .m = problem_.m,
@@ -242,18 +285,24 @@ class GemmProblem {
             .dequant = key_.dequant};
   }
 
-  // One exact sum per split, the splits added in the order of K, one rounding.
+  // What one group of warps adds is exact. The groups' sums are added in their order, the sums of
+  // the parts of K in the order of K; one rounding.
   float expected(int row, int n) const {
-    const int64_t tiles = padded_k() / kTile;
+    const int at = n / block_columns(choice_.shape) * choice_.m_tiles + row / block_rows(choice_.shape);
     float total = 0;
-    for (int split = 0; split < problem_.splits; ++split) {
-      double sum = 0;
-      const int64_t end = tiles * (split + 1) / problem_.splits * kTile;
-      for (int64_t k = tiles * split / problem_.splits * kTile; k < end; ++k) {
-        const int column = columns_of_rows_[k];
-        if (column >= 0) sum += static_cast<double>(activation(row, column)) * weight(k, n);
+    for (const auto& [begin, end] : parts_[tile_at_[at]]) {
+      float part = 0;
+      for (int group = 0; group < problem_.k_groups; ++group) {
+        double sum = 0;
+        for (int tile = begin + group; tile < end; tile += problem_.k_groups) {
+          for (int k = tile * kTile; k < (tile + 1) * kTile; ++k) {
+            const int column = columns_of_rows_[k];
+            if (column >= 0) sum += static_cast<double>(activation(row, column)) * weight(k, n);
+          }
+        }
+        part += static_cast<float>(sum);
       }
-      total += static_cast<float>(sum);
+      total += part;
     }
     if (problem_.bias) total += to_float<kDtype>(bias_.at(0, n));
     return rounded(total);
@@ -273,12 +322,16 @@ class GemmProblem {
   Tensor<uint32_t> qweight_;
   Tensor<int32_t> slice_rows_, columns_;
   Tensor<float> partials_;
+  Tensor<uint32_t> counters_;
+  GemmChoice choice_ = {};
+  std::vector<std::vector<std::pair<int, int>>> parts_;
+  std::vector<int> tile_at_;
 };
 
 template <Dtype kDtype>
 void run_as(const GemmCase& problem, const Schedule& schedule) {
   GemmProblem<kDtype> made(problem);
-  made.launch_kernels(schedule);
+  for (int i = 0; i < problem.launches; ++i) made.launch_kernel(schedule);
   made.compare();
 }
 
@@ -298,7 +351,9 @@ std::string describe(const GemmCase& problem) {
          number("front_pad", problem.front_pad) + number("act_order", problem.act_order) +
          number("bias", problem.bias) + number("a_offset", problem.a_offset) +
          number("a_gap", problem.a_gap) + number("out_offset", problem.out_offset) +
-         number("out_gap", problem.out_gap) + number("splits", problem.splits) +
+         number("out_gap", problem.out_gap) + number("column_warps", problem.column_warps) +
+         number("k_groups", problem.k_groups) + number("blocks", problem.blocks) +
+         number("splits", problem.splits) + number("launches", problem.launches) +
          number("values", static_cast<int>(problem.values)) + number("tampered", problem.tampered);
 }
 

@@ -8,6 +8,11 @@
 namespace padmarlin::emulator {
 namespace {
 
+std::vector<FixupInstance>& fixups() {
+  static std::vector<FixupInstance> instances;
+  return instances;
+}
+
 std::vector<GemmInstance>& gemms() {
   static std::vector<GemmInstance> instances;
   return instances;
@@ -20,16 +25,25 @@ std::vector<RepackInstance>& repacks() {
 
 }  // namespace
 
+std::string definition(const FixupKey& key) {
+  return std::to_string(key.threads) + ", " + std::to_string(key.vectors);
+}
+
 std::string definition(const GemmKey& key) {
   const char* const kinds[] = {"kTwoField", "kOneField", "kWide"};
   return std::string("Dtype::") + (key.dtype == Dtype::kHalf ? "kHalf" : "kBfloat16") + ", " +
          std::to_string(key.bits) + ", Dequant::" + kinds[static_cast<int>(key.dequant)] + ", " +
-         (key.asymmetric ? "true" : "false") + ", " + std::to_string(key.m_slices);
+         (key.asymmetric ? "true" : "false") + ", " + std::to_string(key.m_steps);
 }
 
 std::string definition(const RepackKey& key) {
   const char* const packings[] = {"kGptq", "kAwq", "kCompressedTensors"};
   return std::to_string(key.bits) + ", Packing::" + packings[static_cast<int>(key.packing)];
+}
+
+bool register_fixup(const FixupInstance& instance) {
+  fixups().push_back(instance);
+  return true;
 }
 
 bool register_gemm(const GemmInstance& instance) {
@@ -40,6 +54,13 @@ bool register_gemm(const GemmInstance& instance) {
 bool register_repack(const RepackInstance& instance) {
   repacks().push_back(instance);
   return true;
+}
+
+const FixupInstance& find_fixup(const FixupKey& key) {
+  for (const FixupInstance& instance : fixups()) {
+    if (instance.key == key) return instance;
+  }
+  throw std::invalid_argument("fixup_probe<" + definition(key) + "> is not in this program");
 }
 
 const GemmInstance& find_gemm(const GemmKey& key) {

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <string>
 
+#include "cuda/fixup.cuh"
 #include "cuda/gemm.h"
 #include "cuda/repack.h"
 
@@ -18,16 +19,26 @@ struct GemmKey {
   int bits = 4;
   Dequant dequant = Dequant::kTwoField;
   bool asymmetric = false;
-  int m_slices = 1;
+  int m_steps = 1;
 
   auto operator<=>(const GemmKey&) const = default;
 };
 
 struct GemmInstance {
   GemmKey key;
-  size_t shared_bytes;
-  void (*gemm)(GemmArguments, int splits);
-  void (*reduce)(GemmArguments, int splits);
+  void (*gemm)(GemmArguments, GemmChoice);
+};
+
+struct FixupKey {
+  int threads = 32;  // that hold a tile
+  int vectors = 1;   // of four floats in each
+
+  auto operator<=>(const FixupKey&) const = default;
+};
+
+struct FixupInstance {
+  FixupKey key;
+  void (*add)(Partition, SplitWorkspace, const float* terms, float* out);
 };
 
 struct RepackKey {
@@ -43,14 +54,17 @@ struct RepackInstance {
 };
 
 // The definitions that compile it: template arguments for -DPADMARLIN_INSTANCE.
+std::string definition(const FixupKey& key);
 std::string definition(const GemmKey& key);
 std::string definition(const RepackKey& key);
 
 // Called before main by each instance.
+bool register_fixup(const FixupInstance& instance);
 bool register_gemm(const GemmInstance& instance);
 bool register_repack(const RepackInstance& instance);
 
 // Throw std::invalid_argument if the program has no such instance.
+const FixupInstance& find_fixup(const FixupKey& key);
 const GemmInstance& find_gemm(const GemmKey& key);
 const RepackInstance& find_repack(const RepackKey& key);
 

@@ -78,6 +78,9 @@ void print_instances(const std::vector<Check>& selected) {
     for (const GemmCase& problem : check.gemms) {
       lines.insert(check.name + " gemm " + definition(problem.kernel));
     }
+    for (const FixupCase& problem : check.fixups) {
+      lines.insert(check.name + " fixup " + definition(problem.kernel));
+    }
     for (const RepackCase& problem : check.repacks) {
       lines.insert(check.name + " repack " + definition(problem.kernel));
     }
@@ -130,7 +133,8 @@ int main_program(int count, char** arguments) {
   }
   int runs = 0;
   for (const Check& check : selected) {
-    runs += run_all(check.name, check.gemms, seeds) + run_all(check.name, check.repacks, seeds);
+    runs += run_all(check.name, check.gemms, seeds) + run_all(check.name, check.repacks, seeds) +
+            run_all(check.name, check.fixups, seeds);
   }
   std::printf("%zu tests, %d launches: all right\n", selected.size(), runs);
   return 0;

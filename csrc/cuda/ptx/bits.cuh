@@ -11,4 +11,11 @@ PADMARLIN_DEVICE uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) {
   return __byte_perm(a, b, selector);
 }
 
+// `value`, of which the compiler knows nothing: what is computed from it is computed here, not kept
+// in registers from elsewhere.
+PADMARLIN_DEVICE int opaque(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 }  // namespace padmarlin::ptx

@@ -33,6 +33,37 @@ PADMARLIN_DEVICE void st_shared_v4(void* pointer, uint4 value) {
                : "memory");
 }
 
+// The same of four floats.
+PADMARLIN_DEVICE void ld_shared_v4_f32(float (&value)[4], const void* pointer) {
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(value[0]), "=f"(value[1]), "=f"(value[2]), "=f"(value[3])
+               : "r"(shared_address(pointer))
+               : "memory");
+}
+PADMARLIN_DEVICE void st_shared_v4_f32(void* pointer, const float (&value)[4]) {
+  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(pointer)),
+               "f"(value[0]), "f"(value[1]), "f"(value[2]), "f"(value[3])
+               : "memory");
+}
+
+// ld.shared.v2: `pointer` 8-byte aligned. Half warps (16 lanes) are served together.
+PADMARLIN_DEVICE float2 ld_shared_v2_f32(const void* pointer) {
+  float2 value;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
+               : "=f"(value.x), "=f"(value.y)
+               : "r"(shared_address(pointer))
+               : "memory");
+  return value;
+}
+
+// st.shared: `pointer` 4-byte aligned.
+PADMARLIN_DEVICE void st_shared(void* pointer, uint32_t value) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(shared_address(pointer)), "r"(value) : "memory");
+}
+PADMARLIN_DEVICE void st_shared_f32(void* pointer, float value) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(shared_address(pointer)), "f"(value) : "memory");
+}
+
 // ldmatrix .x4: lane i passes the address of row i % 8 of 8x8 matrix i / 8 (16 bytes, aligned);
 // matrix j lands in fragment[j]: lane 4g + t gets elements (g, 2t) and (g, 2t + 1).
 PADMARLIN_DEVICE void ldmatrix_x4(uint32_t (&fragment)[4], const void* row) {

@@ -7,5 +7,6 @@
 namespace padmarlin::ptx {
 
 PADMARLIN_DEVICE void bar_sync() { emulator::bar_sync(); }
+PADMARLIN_DEVICE void bar_sync(int id, int threads) { emulator::named_bar_sync(id, threads); }
 
 }  // namespace padmarlin::ptx

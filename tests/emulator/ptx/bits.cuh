@@ -19,4 +19,6 @@ PADMARLIN_DEVICE uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) {
   return result;
 }
 
+PADMARLIN_DEVICE int opaque(int value) { return value; }
+
 }  // namespace padmarlin::ptx

@@ -25,6 +25,33 @@ PADMARLIN_DEVICE void st_shared_v4(void* pointer, uint4 value) {
   std::memcpy(pointer, &value, sizeof value);
 }
 
+PADMARLIN_DEVICE void ld_shared_v4_f32(float (&value)[4], const void* pointer) {
+  emulator::access_shared("ld_shared_v4_f32", pointer, sizeof value);
+  std::memcpy(value, pointer, sizeof value);
+}
+
+PADMARLIN_DEVICE void st_shared_v4_f32(void* pointer, const float (&value)[4]) {
+  emulator::access_shared("st_shared_v4_f32", pointer, sizeof value);
+  std::memcpy(pointer, value, sizeof value);
+}
+
+PADMARLIN_DEVICE float2 ld_shared_v2_f32(const void* pointer) {
+  emulator::access_shared("ld_shared_v2_f32", pointer, sizeof(float2));
+  float2 value;
+  std::memcpy(&value, pointer, sizeof value);
+  return value;
+}
+
+PADMARLIN_DEVICE void st_shared(void* pointer, uint32_t value) {
+  emulator::access_shared("st_shared", pointer, sizeof value);
+  std::memcpy(pointer, &value, sizeof value);
+}
+
+PADMARLIN_DEVICE void st_shared_f32(void* pointer, float value) {
+  emulator::access_shared("st_shared_f32", pointer, sizeof value);
+  std::memcpy(pointer, &value, sizeof value);
+}
+
 PADMARLIN_DEVICE void ldmatrix_x4(uint32_t (&fragment)[4], const void* row) {
   emulator::ldmatrix_x4(fragment, row);
 }

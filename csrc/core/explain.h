@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// What select_gemm decides, in words and numbers, for `padmarlin env --explain`.
+// Pure C++: no CUDA, no torch.
+#pragma once
+
+#include <cstdarg>
+#include <cstdio>
+#include <string>
+#include <string_view>
+
+#include "core/select_gemm.h"
+
+namespace padmarlin {
+
+[[gnu::format(printf, 1, 2)]] inline std::string formatted(const char* format, ...) {
+  char line[256];
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(line, sizeof line, format, arguments);
+  va_end(arguments);
+  return line;
+}
+
+inline std::string describe_kernel(const GemmChoice& choice) {
+  if (choice.family == Family::kWgmma) {
+    return formatted("wgmma (sm_90a), %d threads", choice.threads);
+  }
+  return formatted("mma.sync (sm_80 and up), %d threads: %d warp(s) along N, %d along K",
+                   choice.threads, choice.shape.column_warps, choice.shape.k_groups);
+}
+
+inline std::string describe_partition(const GemmChoice& choice) {
+  const Partition& p = choice.partition;
+  if (p.splits > 1) {
+    return formatted("split-K: every tile in %d parts, %s, over %d blocks", p.splits,
+                     p.scattered ? "by different blocks" : "by one block", p.blocks);
+  }
+  if (p.streamed == 0)
+    return formatted("data-parallel: %d tiles over %d blocks", p.tiles, p.blocks);
+  const std::string rest =
+      p.streamed < p.tiles ? formatted(" of %d tiles, the rest whole", p.streamed) : "";
+  return formatted("stream-K over %d blocks: %d k-tiles each", p.blocks,
+                   p.run + (p.longer > 0 ? 1 : 0)) +
+         rest;
+}
+
+// One line for logs and tests.
+inline std::string describe(const GemmChoice& choice) {
+  return formatted("%d x %d tiles, ", choice.tile_m, choice.tile_n) + describe_kernel(choice) +
+         "; " + describe_partition(choice);
+}
+
+inline std::string why_not_wgmma(const GemmProblem& problem, const Device& device) {
+  if (device.architecture != 90) {
+    return formatted("not on sm_%d: wgmma exists on sm_90 alone, mma.sync serves this GPU",
+                     device.architecture);
+  }
+  if (!device.wgmma) return "not in this build";
+  if (problem.batch_invariant) return "not with batch_invariant: one kernel family for every M";
+  if (problem.m <= kMmaRows) return formatted("from M = %d on (a prediction)", kMmaRows + 1);
+  return "chosen";
+}
+
+struct Explained {
+  GemmProblem problem;
+  int64_t k, n;          // without padding
+  int64_t weight_bytes;  // codes, scales and zeros, as stored
+};
+
+inline std::string explain(const Explained& asked, const Device& device, std::string_view name) {
+  const GemmProblem& problem = asked.problem;
+  if (!is_computable(problem)) return "M x N has more tiles than a grid can count: refused\n";
+  const GemmChoice choice = select_gemm(problem, device);
+  const Cost cost = predicted_cost(problem, device, choice);
+  GemmProblem other = problem;
+  other.batch_invariant = !problem.batch_invariant;
+  const double other_us = predicted_cost(other, device, select_gemm(other, device)).total_us();
+  const double invariant_us = problem.batch_invariant ? cost.total_us() : other_us;
+  const double free_us = problem.batch_invariant ? other_us : cost.total_us();
+  const double sustained = device.dram_gbps * cost::kDramEfficiency;
+
+  std::string text =
+      formatted("M %d, K %lld, N %lld, %d bits on %.*s: %d SMs, sm_%d, %d GB/s nominal\n",
+                problem.m, static_cast<long long>(asked.k), static_cast<long long>(asked.n),
+                problem.bits, static_cast<int>(name.size()), name.data(), device.num_sms,
+                device.architecture, device.dram_gbps);
+  text += "  kernel     " + describe_kernel(choice) + "\n";
+  text += formatted("  tile       %d x %d (M x N), 64 of K at a time; %d x %d of them\n",
+                    choice.tile_m, choice.tile_n, choice.m_tiles, choice.n_tiles);
+  text += formatted("  memory     %d stages, %.1f of %d KB of shared memory, %d block%s an SM\n",
+                    choice.stages, choice.shared_bytes / 1024.0, device.shared_bytes / 1024,
+                    choice.blocks_per_sm, choice.blocks_per_sm == 1 ? "" : "s");
+  text += "  schedule   " + describe_partition(choice) + "\n";
+  if (const int64_t bytes = partials_bytes(choice); bytes > 0) {
+    text += formatted("  workspace  %.1f MB for partial tiles, at most %d parts of one\n",
+                      bytes / 1e6, cost::most_splits(choice.partition));
+  }
+  if (choice.aligns_activations) {
+    text += "  before it  a pass that gathers or aligns the activations\n";
+  }
+  text += formatted("  weights    %.1f MB; %.1f us at %.0f GB/s is the limit of memory\n",
+                    asked.weight_bytes / 1e6, asked.weight_bytes / sustained / 1e3, sustained);
+  text += formatted(
+      "  predicted  %.1f us: memory %.1f, tensor cores %.1f beside it, partial tiles %.1f\n",
+      cost.total_us(), cost.memory_us, cost.compute_us, cost.fixup_us);
+  text += formatted("  batch_invariant=True  %.1f us predicted, %.2f x\n", invariant_us,
+                    invariant_us / free_us);
+  text += "  wgmma      " + why_not_wgmma(problem, device) + "\n";
+  return text + "Predictions rank the candidates; no time here is measured.\n";
+}
+
+}  // namespace padmarlin

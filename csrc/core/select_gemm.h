@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which kernel, which output tile and which partition of the work for a problem: a pure, total
+// function of (problem, device). Candidates are few; a cost in microseconds, predicted by
+// core/gemm_cost.h, decides. docs/kernel-schedule.md derives the rule.
+// No CUDA, no torch: tested on the CPU over all shapes.
+#pragma once
+
+#include "core/gemm_cost.h"
+
+namespace padmarlin {
+
+// Above this many rows the wgmma kernel takes over where it exists. A prediction, not measured:
+// mma.sync keeps up with an H200's memory to M ~ 32 (its tensor pipe is 84 % busy there), and
+// M = 33 would need tiles of 64 rows, whose instructions do not fit into the time that memory
+// takes.
+constexpr int kMmaRows = 32;
+
+// Row tiles of a band (tile_position): they read the same weights at about the same time.
+constexpr int kBand = 8;
+
+// More tiles than a 32-bit number holds cannot be launched; no output of that size exists (2^31
+// tiles of 64 x 64 have 2^43 elements).
+constexpr bool is_computable(const GemmProblem& problem) {
+  const int64_t m_tiles = (int64_t{problem.m} + 63) / 64;
+  return m_tiles * (problem.padded_n / kTile) <= INT32_MAX;
+}
+
+namespace selection {
+
+struct Best {
+  GemmChoice choice = {};
+  double us = 0;
+  bool found = false;
+
+  constexpr void offer(const GemmProblem& problem, const Device& device, const GemmChoice& other) {
+    const double cost = predicted_cost(problem, device, other).total_us();
+    if (found && cost >= us) return;
+    choice = other, us = cost, found = true;
+  }
+};
+
+constexpr int m_steps_for(int m) { return m <= 8 ? 1 : m <= 16 ? 2 : m <= 32 ? 4 : 8; }
+
+constexpr bool fits(const GemmProblem& problem, const Device& device, const BlockShape& shape) {
+  return shared_bytes(problem.bits, problem.asymmetric, shape) <= device.shared_bytes;
+}
+
+// A block of the mma kernel and how many of it an SM holds; no partition yet.
+constexpr GemmChoice mma_choice(const GemmProblem& problem, const Device& device,
+                                const BlockShape& shape) {
+  const int shared = shared_bytes(problem.bits, problem.asymmetric, shape);
+  const int resident = device.sm_shared_bytes / (shared + kReservedSharedBytes);
+  const int registers_allow = min_blocks_per_sm(problem.bits, shape.m_steps);
+  return {.family = Family::kMma,
+          .shape = shape,
+          .tile_m = block_rows(shape),
+          .tile_n = block_columns(shape),
+          .threads = block_threads(shape),
+          .stages = kStages,
+          .shared_bytes = shared,
+          .blocks_per_sm = resident < 1                 ? 1
+                           : resident < registers_allow ? resident
+                                                        : registers_allow,
+          .m_tiles = div_up(problem.m, block_rows(shape)),
+          .n_tiles = div_up(problem.padded_n, block_columns(shape)),
+          .band = kBand};
+}
+
+constexpr GemmChoice wgmma_choice(const GemmProblem& problem, const Device& device, int rows) {
+  int stages = kWgmmaMaxStages;
+  while (stages > 2 &&
+         wgmma_shared_bytes(problem.bits, problem.asymmetric, rows, stages) > device.shared_bytes) {
+    --stages;
+  }
+  return {.family = Family::kWgmma,
+          .tile_m = rows,
+          .tile_n = kWgmmaColumns,
+          .threads = kWgmmaThreads,
+          .stages = stages,
+          .shared_bytes = wgmma_shared_bytes(problem.bits, problem.asymmetric, rows, stages),
+          .blocks_per_sm = 1,
+          .m_tiles = div_up(problem.m, rows),
+          .n_tiles = div_up(problem.padded_n, kWgmmaColumns),
+          .band = kBand,
+          // TMA needs 16-byte rows in their order.
+          .aligns_activations = problem.gathers || problem.copy_bytes < 16};
+}
+
+constexpr void offer_partitions(const GemmProblem& problem, const Device& device, GemmChoice choice,
+                                Best& best) {
+  const int tiles = choice.m_tiles * choice.n_tiles, k_tiles = problem.padded_k / kTile;
+  choice.partition = data_parallel(tiles, k_tiles, device.num_sms * choice.blocks_per_sm);
+  best.offer(problem, device, choice);
+  for (int per_sm = 1; per_sm <= choice.blocks_per_sm; ++per_sm) {
+    const int blocks = device.num_sms * per_sm;
+    // Beyond two tiles for each block only the uneven rest and one full turn are streamed: enough
+    // for balance, with fewer partial tiles.
+    const int streamed = tiles < 2 * blocks ? tiles : blocks + tiles % blocks;
+    choice.partition = stream_k(tiles, k_tiles, blocks, streamed);
+    best.offer(problem, device, choice);
+    // Few tiles: equal parts, each block has one.
+    choice.partition = split_k(tiles, k_tiles, blocks, tiles > 0 ? blocks / tiles : 1);
+    best.offer(problem, device, choice);
+  }
+}
+
+// The same for every m: how many groups of warps share K inside a block.
+constexpr int invariant_k_groups(const GemmProblem& problem, const Device& device) {
+  return fits(problem, device, {8, 1, 2}) ? 2 : 1;
+}
+
+constexpr int kMaxInvariantSplits = 16;
+
+// With this partition of K, whatever m is; `splits` 1 is none.
+constexpr GemmChoice select_invariant(const GemmProblem& problem, const Device& device,
+                                      int splits) {
+  Best best;
+  const int k_groups = invariant_k_groups(problem, device);
+  for (const int column_warps : {4, 2, 1}) {
+    const BlockShape shape{m_steps_for(problem.m), column_warps, k_groups};
+    if (column_warps > 1 && !fits(problem, device, shape)) continue;
+    GemmChoice choice = mma_choice(problem, device, shape);
+    choice.partition = split_k(choice.m_tiles * choice.n_tiles, problem.padded_k / kTile,
+                               device.num_sms * choice.blocks_per_sm, splits);
+    best.offer(problem, device, choice);
+  }
+  return best.choice;
+}
+
+// The number of splits that is best for a single row.
+constexpr int invariant_splits(GemmProblem problem, const Device& device) {
+  problem.m = 1;
+  int best = 1;
+  double least = 0;
+  for (int splits = 1; splits <= kMaxInvariantSplits; ++splits) {
+    const GemmChoice choice = select_invariant(problem, device, splits);
+    const double us = predicted_cost(problem, device, choice).total_us();
+    if (splits == 1 || us < least) best = splits, least = us;
+  }
+  return best;
+}
+
+constexpr GemmChoice select_wgmma(const GemmProblem& problem, const Device& device) {
+  Best best;
+  for (const int rows : kWgmmaRows) {
+    offer_partitions(problem, device, wgmma_choice(problem, device, rows), best);
+  }
+  return best.choice;
+}
+
+constexpr GemmChoice select_mma(const GemmProblem& problem, const Device& device) {
+  Best best;
+  for (const int column_warps : {4, 2, 1}) {
+    BlockShape shape{m_steps_for(problem.m), column_warps, kMaxBlockWarps / column_warps};
+    while (shape.k_groups > 1 && !fits(problem, device, shape)) shape.k_groups /= 2;
+    if (column_warps > 1 && !fits(problem, device, shape)) continue;
+    offer_partitions(problem, device, mma_choice(problem, device, shape), best);
+  }
+  return best.choice;
+}
+
+}  // namespace selection
+
+constexpr bool prefers_wgmma(const GemmProblem& problem, const Device& device) {
+  return device.wgmma && device.architecture == 90 && problem.m > kMmaRows;
+}
+
+// For any computable problem with m, padded_n, padded_k > 0 and any device of compute capability
+// 8.0 or newer. The grid has at most 2 * num_sms blocks.
+constexpr GemmChoice select_gemm(const GemmProblem& problem, const Device& device) {
+  // One family and one partition of K for every m: the bits of a row do not depend on its
+  // neighbours. The families add in different orders, so it is the one that serves every device.
+  if (problem.batch_invariant) {
+    return selection::select_invariant(problem, device,
+                                       selection::invariant_splits(problem, device));
+  }
+  return prefers_wgmma(problem, device) ? selection::select_wgmma(problem, device)
+                                        : selection::select_mma(problem, device);
+}
+
+// The most counters that a choice needs: scattered split-K has at most kScatteredPerBlock parts for
+// each of 2 * num_sms blocks, and at least two parts a tile.
+constexpr int max_counters(int num_sms) { return kScatteredPerBlock * 2 * num_sms / 2; }
+
+}  // namespace padmarlin

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``padmarlin env --explain``, with csrc/torch/explain.cpp in a library of its own: no nvcc needed,
+nor torch. To renew its texts in docs/cli.md: python -m tests.cli.test_explain
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from padmarlin import _extension
+from padmarlin._extension import ExtensionStatus
+from padmarlin.cli import app, env
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs" / "cli.md"
+_SHOWN = re.compile(r"(<!-- explain -->\n```text\n)\$ padmarlin ([^\n]+)\n(.*?)(```)", re.DOTALL)
+
+runner = CliRunner()
+
+
+def build(folder: Path) -> Path:
+    library = folder / "explain.so"
+    source = ROOT / "csrc" / "torch" / "explain.cpp"
+    command = ["g++", "-std=c++20", "-O1", "-shared", "-fPIC", "-Wall", "-Werror"]
+    subprocess.run([*command, f"-I{ROOT / 'csrc'}", str(source), "-o", str(library)], check=True)
+    return library
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("g++") is None:
+        pytest.skip("no g++")
+    return build(tmp_path_factory.mktemp("explain"))
+
+
+def use(library: Path, patch: pytest.MonkeyPatch) -> None:
+    available = ExtensionStatus(True, "")
+    patch.setattr(_extension, "LIBRARY", library)
+    patch.setattr(_extension, "_status", available)
+    patch.setattr(env, "extension_status", lambda: available)
+
+
+@pytest.fixture
+def compiled(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(library, monkeypatch)
+
+
+def explain(*arguments: object) -> str:
+    result = runner.invoke(app, ["env", "--explain", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(*arguments: object) -> str:
+    result = runner.invoke(app, ["env", "--explain", *map(str, arguments)])
+    assert result.exit_code == 2, result.output
+    assert len(result.stderr.splitlines()) == 1
+    return result.stderr
+
+
+def renewed(text: str) -> str:
+    return _SHOWN.sub(
+        lambda found: (
+            f"{found[1]}$ padmarlin {found[2]}\n"
+            f"{runner.invoke(app, shlex.split(found[2])).output}{found[4]}"
+        ),
+        text,
+    )
+
+
+def test_the_document_shows_what_is_printed(compiled: None) -> None:
+    text = DOCUMENT.read_text()
+    assert len(_SHOWN.findall(text)) == text.count("<!-- explain -->") > 0
+    assert renewed(text) == text, "renew it: python -m tests.cli.test_explain"
+
+
+def test_lines_fit_a_terminal(compiled: None) -> None:
+    for m in (1, 16, 64, 100_000):
+        for gpu in _extension.named_devices():
+            text = explain(m, 29568, 59136, "--gpu", gpu, "--bits", 8, "--asym")
+            assert max(map(len, text.splitlines())) <= 100, text
+
+
+def test_the_choice_is_the_one_that_launches_use(compiled: None) -> None:
+    """Against the bindings of the same header."""
+    from tests.kernels import emulator
+
+    native = emulator()
+    for m, k, n in [(1, 29568, 8192), (16, 14784, 8192), (64, 3420, 1280), (4096, 8192, 10240)]:
+        text = explain(m, k, n, "--gpu", "a100")
+        problem = native.GemmProblem(m=m, padded_n=-(-n // 64) * 64, padded_k=-(-k // 64) * 64)
+        choice = native.choose(problem, native.named_devices["a100"])
+        assert f"{choice.tile_m} x {choice.tile_n} (M x N)" in text
+        assert f"over {choice.partition.blocks} blocks" in text
+
+
+@pytest.mark.parametrize("gpu, why", [("a100", "sm_80"), ("b200", "sm_100"), ("5090", "sm_120")])
+def test_a_gpu_without_wgmma_says_so(compiled: None, gpu: str, why: str) -> None:
+    assert f"not on {why}" in explain(128, 8192, 8192, "--gpu", gpu)
+
+
+def test_the_price_of_batch_invariance_is_printed(compiled: None) -> None:
+    for options in ([], ["--batch-invariant"]):
+        text = explain(1, 8192, 1280, "--gpu", "h200", *options)
+        price = re.search(r"batch_invariant=True +([\d.]+) us predicted, ([\d.]+) x", text)
+        assert price is not None, text
+        assert float(price[2]) >= 1
+
+
+def test_bad_input_is_one_line(compiled: None) -> None:
+    assert "'h200'" in refused(1, 64, 64, "--gpu", "voodoo")
+    assert "M" in refused(0, 64, 64)
+    assert "bits" in refused(1, 64, 64, "--bits", 5)
+    assert "at most" in refused(1, 2**31 - 1, 64)
+    assert "refused" in explain(2**31 - 300, 64, 2**26)
+
+
+def test_without_the_compiled_library_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = ExtensionStatus(False, "built without nvcc")
+    monkeypatch.setattr(env, "extension_status", lambda: missing)
+    monkeypatch.setattr(_extension, "_status", missing)
+    assert "built without nvcc" in explain(1, 64, 64)
+    with pytest.raises(RuntimeError, match="built without nvcc"):
+        _extension.named_devices()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        use(build(Path(directory)), patch)
+        DOCUMENT.write_text(renewed(DOCUMENT.read_text()))

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// csrc/core/stream_k.h and select_gemm.h for Python: every segment of a partition as a row of
+// numbers, every choice as an object.
+#include <pybind11/stl.h>
+
+#include <vector>
+
+#include "bindings.h"
+#include "core/devices.h"
+#include "core/select_gemm.h"
+
+namespace padmarlin::emulator {
+namespace {
+
+constexpr int kColumns = 8;
+
+// Rows of (block, tile, k_begin, k_end, split, splits, slot, counter), in the order in which the
+// blocks compute them; slot and counter are -1 of a whole tile.
+Array<int> segments(const Partition& p) {
+  std::vector<int> rows;
+  for (int block = 0; block < p.blocks; ++block) {
+    for (int i = 0; i < num_segments(p, block); ++i) {
+      const Segment s = segment(p, block, i);
+      const int slot = s.whole() ? -1 : partial_slot(p, s, s.split);
+      const int counter = s.whole() ? -1 : s.counter;
+      rows.insert(rows.end(),
+                  {block, s.tile, s.k_begin, s.k_end, s.split, s.splits, slot, counter});
+    }
+  }
+  Array<int> table({static_cast<ssize_t>(rows.size()) / kColumns, static_cast<ssize_t>(kColumns)});
+  std::copy(rows.begin(), rows.end(), table.mutable_data());
+  return table;
+}
+
+void bind_selection(py::module_& module) {
+  using py::arg;
+  py::class_<Device>(module, "Device")
+      .def(py::init([](int num_sms, int architecture, int dram_gbps, bool wgmma) {
+             Device device = device_of(num_sms, architecture, dram_gbps);
+             device.wgmma = wgmma;
+             return device;
+           }),
+           py::kw_only(), arg("num_sms"), arg("architecture"), arg("dram_gbps"),
+           arg("wgmma") = false)
+      .def_readonly("num_sms", &Device::num_sms)
+      .def_readonly("architecture", &Device::architecture)
+      .def_readonly("dram_gbps", &Device::dram_gbps)
+      .def_readonly("shared_bytes", &Device::shared_bytes)
+      .def_readonly("sm_shared_bytes", &Device::sm_shared_bytes);
+  py::dict named;
+  for (const NamedDevice& known : kNamedDevices) {
+    named[py::str(std::string(known.name))] = py::cast(known.device);
+  }
+  module.attr("named_devices") = named;
+
+  py::enum_<Family>(module, "Family").value("MMA", Family::kMma).value("WGMMA", Family::kWgmma);
+  py::class_<GemmChoice>(module, "GemmChoice")
+      .def_readonly("family", &GemmChoice::family)
+      .def_readonly("tile_m", &GemmChoice::tile_m)
+      .def_readonly("tile_n", &GemmChoice::tile_n)
+      .def_readonly("threads", &GemmChoice::threads)
+      .def_readonly("stages", &GemmChoice::stages)
+      .def_readonly("shared_bytes", &GemmChoice::shared_bytes)
+      .def_readonly("blocks_per_sm", &GemmChoice::blocks_per_sm)
+      .def_readonly("partition", &GemmChoice::partition)
+      .def_readonly("m_tiles", &GemmChoice::m_tiles)
+      .def_readonly("n_tiles", &GemmChoice::n_tiles)
+      .def_readonly("band", &GemmChoice::band)
+      .def_readonly("aligns_activations", &GemmChoice::aligns_activations)
+      .def_property_readonly("m_steps", [](const GemmChoice& c) { return c.shape.m_steps; })
+      .def_property_readonly("column_warps",
+                             [](const GemmChoice& c) { return c.shape.column_warps; })
+      .def_property_readonly("k_groups", [](const GemmChoice& c) { return c.shape.k_groups; })
+      .def_property_readonly("partials_bytes",
+                             [](const GemmChoice& c) { return partials_bytes(c); });
+  py::class_<GemmProblem>(module, "GemmProblem")
+      .def(py::init([](int m, int padded_n, int padded_k, int bits, bool asymmetric, bool gathers,
+                       int copy_bytes, bool batch_invariant) {
+             return GemmProblem{m,          padded_n, padded_k,   bits,
+                                asymmetric, gathers,  copy_bytes, batch_invariant};
+           }),
+           py::kw_only(), arg("m"), arg("padded_n"), arg("padded_k"), arg("bits") = 4,
+           arg("asymmetric") = false, arg("gathers") = false, arg("copy_bytes") = 16,
+           arg("batch_invariant") = false);
+  module.def("choose", &select_gemm, arg("problem"), arg("device"),
+             "select_gemm of csrc/core/select_gemm.h");
+  module.def("is_computable", &is_computable, arg("problem"));
+  module.def(
+      "predicted_us",
+      [](const GemmProblem& problem, const Device& device, const GemmChoice& choice) {
+        const Cost cost = predicted_cost(problem, device, choice);
+        return std::tuple(cost.memory_us, cost.compute_us, cost.fixup_us);
+      },
+      arg("problem"), arg("device"), arg("choice"));
+}
+
+}  // namespace
+
+void bind_schedule(py::module_& module) {
+  using py::arg;
+  py::class_<Partition>(module, "Partition")
+      .def_readonly("tiles", &Partition::tiles)
+      .def_readonly("k_tiles", &Partition::k_tiles)
+      .def_readonly("blocks", &Partition::blocks)
+      .def_readonly("streamed", &Partition::streamed)
+      .def_readonly("splits", &Partition::splits)
+      .def_readonly("scattered", &Partition::scattered)
+      .def_property_readonly("num_partial_slots", &num_partial_slots)
+      .def_property_readonly("num_counters", &num_counters)
+      .def("segments", &segments)
+      .def("segment_sizes", [](const Partition& p, int block) {
+        std::vector<std::pair<int, int>> sizes;  // (tile, k-tiles) of one block
+        for (int i = 0; i < num_segments(p, block); ++i) {
+          const Segment s = segment(p, block, i);
+          sizes.emplace_back(s.tile, s.k_end - s.k_begin);
+        }
+        return sizes;
+      });
+  module.def("data_parallel", &data_parallel, arg("tiles"), arg("k_tiles"), arg("blocks"));
+  module.def("stream_k", &stream_k, arg("tiles"), arg("k_tiles"), arg("blocks"), arg("streamed"));
+  module.def("split_k", &split_k, arg("tiles"), arg("k_tiles"), arg("blocks"), arg("splits"));
+  module.def(
+      "tile_position",
+      [](int tile, int m_tiles, int n_tiles, int band) {
+        const TilePosition at = tile_position(tile, m_tiles, n_tiles, band);
+        return std::pair(at.m, at.n);
+      },
+      arg("tile"), arg("m_tiles"), arg("n_tiles"), arg("band"));
+  bind_selection(module);
+}
+
+}  // namespace padmarlin::emulator

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""csrc/core/select_gemm.h: total, never an unsupported choice, and the rule it documents."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from tests.kernels import emulator
+
+native = emulator()
+
+# (k, n) of a rank: reference shapes that break elsewhere, by model and layer.
+RAGGED = [
+    (14784, 8192), (7392, 8192), (3696, 8192), (8192, 59136), (6848, 5120), (6848, 4096),
+    (2368, 3584), (448, 896), (2752, 4096), (1728, 5120), (10944, 2048), (5472, 2048),
+    (10944, 4096), (704, 4096), (192, 2048), (192, 4096), (192, 5120), (464, 2688), (232, 2688),
+    (2880, 2880), (288, 4096), (5120, 96), (5120, 48), (4096, 32), (4544, 4544), (3420, 1280),
+    (1280, 3420), (4304, 1152), (2152, 1152), (1, 1), (64, 64), (65, 1),
+]  # fmt: skip
+QWEN2_72B = [
+    shape
+    for tp in (1, 2, 4, 8)
+    for shape in (
+        (8192, 10240 // tp),
+        (8192 // tp, 8192),
+        (8192, 59136 // tp),
+        (29568 // tp, 8192),
+    )
+]
+ROWS = [1, 2, 7, 8, 9, 16, 17, 31, 32, 33, 64, 65, 100, 128, 129, 1000, 4096, 100_000]
+DEVICES = sorted(native.named_devices)
+
+
+def up(size: int) -> int:
+    return -(-size // 64) * 64
+
+
+def problem(m: int, k: int, n: int, **more) -> object:
+    return native.GemmProblem(m=m, padded_n=up(n), padded_k=up(k), **more)
+
+
+def device(name: str, **more):
+    known = native.named_devices[name]
+    return native.Device(
+        num_sms=known.num_sms, architecture=known.architecture, dram_gbps=known.dram_gbps, **more
+    )
+
+
+def check(m: int, k: int, n: int, name: str, **more):
+    """All that a launch relies on."""
+    what = (m, k, n, name, more)
+    gpu = device(name, wgmma=True)
+    choice = native.choose(problem(m, k, n, **more), gpu)
+    p = choice.partition
+    wgmma = choice.family == native.Family.WGMMA
+    if wgmma:
+        assert gpu.architecture == 90, what
+        assert (choice.tile_m, choice.tile_n, choice.threads) in [
+            (rows, 256, 384) for rows in (64, 128, 176)
+        ], what
+        assert choice.stages >= 2, what
+    else:
+        assert choice.m_steps in (1, 2, 4, 8), what
+        assert choice.column_warps * choice.k_groups <= 8, what
+        assert choice.threads == 32 * choice.column_warps * choice.k_groups, what
+        assert choice.tile_m == 8 * choice.m_steps, what
+        assert choice.tile_n == 64 * choice.column_warps, what
+        assert not choice.aligns_activations, what
+    assert 0 < choice.shared_bytes <= gpu.shared_bytes, what
+    assert choice.blocks_per_sm * (choice.shared_bytes + 1024) <= gpu.sm_shared_bytes, what
+    assert choice.m_tiles * choice.tile_m >= m > (choice.m_tiles - 1) * choice.tile_m, what
+    assert choice.n_tiles * choice.tile_n >= up(n) > (choice.n_tiles - 1) * choice.tile_n, what
+    assert (p.tiles, p.k_tiles) == (choice.m_tiles * choice.n_tiles, up(k) // 64), what
+    assert 1 <= p.blocks <= 2 * gpu.num_sms, what
+    assert p.num_counters <= 4 * p.blocks, what
+    # The workspace is bounded whatever m is.
+    assert choice.partials_bytes <= 16 * p.blocks * choice.tile_m * choice.tile_n * 4, what
+    return choice
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_every_shape_has_a_supported_choice(name):
+    for (k, n), m in itertools.product([*QWEN2_72B, *RAGGED], ROWS):
+        for bits, batch_invariant in itertools.product((4, 8), (False, True)):
+            check(m, k, n, name, bits=bits, asymmetric=True, batch_invariant=batch_invariant)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_problems_on_random_devices(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(500):
+        m, k, n = (int(2 ** rng.uniform(0, top)) for top in (20, 17, 18))
+        gpu = device(DEVICES[rng.integers(len(DEVICES))])
+        more = {
+            "bits": int(rng.choice([4, 8])),
+            "asymmetric": bool(rng.integers(2)),
+            "gathers": bool(rng.integers(2)),
+            "copy_bytes": int(rng.choice([2, 4, 8, 16])),
+            "batch_invariant": bool(rng.integers(2)),
+        }
+        name = next(x for x in DEVICES if native.named_devices[x].num_sms == gpu.num_sms)
+        check(m, k, n, name, **more)
+
+
+def test_the_smallest_tile_that_holds_all_rows():
+    for m, tile_m in [(1, 8), (8, 8), (9, 16), (16, 16), (17, 32), (32, 32), (33, 64), (4096, 64)]:
+        choice = native.choose(problem(m, 8192, 8192), device("a100"))
+        assert choice.tile_m == tile_m, m
+
+
+def test_no_second_pass_over_the_weights_up_to_64_rows():
+    for m, (k, n) in itertools.product([1, 8, 16, 32, 64], [*QWEN2_72B, *RAGGED]):
+        assert native.choose(problem(m, k, n), device("a100")).m_tiles == 1, (m, k, n)
+
+
+def test_decode_on_h200_follows_the_rule():
+    """N = 8192 in 128 whole tiles at M = 1; stream-K of wider tiles as M grows."""
+    gpu = device("h200")
+    for k in (8192, 29568, 14784, 7392, 3696, 1024):
+        choice = native.choose(problem(1, k, 8192), gpu)
+        assert (choice.tile_n, choice.partition.streamed) == (64, 0), k
+    for m, tile_n in [(8, 128), (16, 256), (32, 256)]:
+        choice = native.choose(problem(m, 29568, 8192), gpu)
+        assert choice.tile_n == tile_n, m
+        assert choice.partition.streamed == choice.partition.tiles, m
+
+
+def test_predicted_time_of_decode_stays_near_the_limit():
+    """Large layers, M <= 16: at most 1.03 of bytes / bandwidth plus a fix-up."""
+    gpu = device("h200")
+    for (k, n), m in itertools.product(QWEN2_72B, (1, 8, 16)):
+        asked = problem(m, k, n)
+        memory, compute, fixup = native.predicted_us(asked, gpu, native.choose(asked, gpu))
+        limit = up(n) * up(k) * (0.5 + 2 / 128) / (0.9 * gpu.dram_gbps * 1e3)
+        assert memory >= 0.99 * limit
+        assert compute <= memory, (k, n, m)
+        if limit >= 8:
+            assert memory + fixup <= 1.05 * limit + 2.2, (k, n, m, memory, fixup, limit)
+
+
+@pytest.mark.parametrize("name", ["a100", "l40s", "4090", "3060", "b200", "5090"])
+def test_wgmma_is_for_sm_90_alone(name):
+    for m in ROWS:
+        assert check(m, 8192, 8192, name).family == native.Family.MMA
+
+
+@pytest.mark.parametrize("name", ["h200", "h100", "h20"])
+def test_wgmma_takes_over_above_32_rows_if_it_is_built(name):
+    for m in ROWS:
+        expected = native.Family.WGMMA if m > 32 else native.Family.MMA
+        assert check(m, 8192, 8192, name).family == expected, m
+        assert native.choose(problem(m, 8192, 8192), device(name)).family == native.Family.MMA
+        invariant = problem(m, 8192, 8192, batch_invariant=True)
+        assert native.choose(invariant, device(name, wgmma=True)).family == native.Family.MMA
+
+
+def test_wgmma_aligns_what_its_copies_cannot_read():
+    gpu = device("h200", wgmma=True)
+    for gathers, copy_bytes in itertools.product([False, True], [2, 4, 8, 16]):
+        asked = problem(128, 8192, 8192, gathers=gathers, copy_bytes=copy_bytes)
+        choice = native.choose(asked, gpu)
+        assert choice.aligns_activations == (gathers or copy_bytes < 16)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_batch_invariance_fixes_what_decides_bits(name):
+    """The cuts of K and the groups of warps that share it are the same for every m."""
+    for (k, n), bits in itertools.product([*QWEN2_72B, *RAGGED], (4, 8)):
+        seen = set()
+        for m in ROWS[:-1]:
+            choice = check(m, k, n, name, bits=bits, asymmetric=True, batch_invariant=True)
+            p = choice.partition
+            assert p.streamed == 0
+            rows = native.split_k(1, p.k_tiles, 1, p.splits).segments()
+            seen.add((choice.family, choice.k_groups, tuple(rows[:, 3])))
+        assert len(seen) == 1, (k, n, bits, seen)
+
+
+def test_what_no_grid_can_hold_is_not_computable():
+    largest = 2**31 - 256
+    assert native.is_computable(problem(4096, 29568, 59136))
+    assert native.is_computable(problem(largest, 64, 1))
+    assert not native.is_computable(problem(largest, 64, 2**20))
