@@ -12,8 +12,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-import padmarlin
 from benchmarks.cases import Case
+from benchmarks.kernel import kernel_name
 from benchmarks.limits import case_limit_us
 from benchmarks.method import (
     Device,
@@ -36,11 +36,6 @@ OK = "ok"
 
 class BrokenDevice(RuntimeError):
     """A kernel failed in a way that no later call of this process survives."""
-
-
-def kernel_name(case: Case, weight: padmarlin.PaddedWeight) -> str:
-    """What ran, as far as the host knows."""
-    return f"padmarlin {padmarlin.__version__} {weight.dequant.name.lower()}"
 
 
 Inputs = dict[Case, tuple[Tensor, Tensor]]  # activations and the reference, by case
@@ -160,4 +155,4 @@ class Session:
 
     def _kernel(self, case: Case, own: Entry) -> str:
         weight = getattr(own.operands[0], "weight", None) if own.operands else None
-        return kernel_name(case, weight) if weight is not None else "padmarlin"
+        return kernel_name(self.machine.gpu, case, weight) if weight is not None else "padmarlin"
