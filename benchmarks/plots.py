@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PNG plots of rows: time against M with its limit, and ratios to peers. Needs matplotlib."""
+"""PNG plots of rows: against M, times and fractions of the limit; ratios to peers.
+
+Needs matplotlib.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,20 @@ from benchmarks.rows import Row
 
 
 def save_plots(rows: Sequence[Row], folder: Path, stem: str) -> list[Path]:
-    """One file for time against M of each model, one for the ratios. Nothing for nothing."""
+    """For each model that has several M, times and fractions of the limit against M; for all of
+    them, ratios to peers. Nothing for nothing."""
     saved = []
     models = dict.fromkeys(row.model for row in rows if row.us is not None)
     for model in models:
         of_model = [row for row in rows if row.model == model and row.us is not None]
         if len({row.m for row in of_model}) > 1:
-            path = folder / f"{stem}_{re.sub(r'[^a-z0-9]+', '-', model)}_m.png"
-            save_against_m(of_model, path)
-            saved.append(path)
+            name = f"{stem}_{re.sub(r'[^a-z0-9]+', '-', model)}"
+            for kind in ("us", "limit"):
+                saved.append(folder / f"{name}_{kind}.png")
+                save_against_m(of_model, saved[-1], of_limit=kind == "limit")
     if any(row.ratio is not None for row in rows):
-        path = folder / f"{stem}_ratios.png"
-        save_ratios(rows, path)
-        saved.append(path)
+        saved.append(folder / f"{stem}_ratios.png")
+        save_ratios(rows, saved[-1])
     return saved
 
 
@@ -37,45 +41,62 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of each part and coding, by M, one row for each."""
-    lines: dict[str, dict[int, Row]] = defaultdict(dict)
+LIMIT, OWN = "limit", "padmarlin"
+Curves = dict[str, dict[int, float]]  # microseconds by M, for padmarlin, its peers and the limit
+
+
+def _panels(rows: Sequence[Row]) -> dict[str, Curves]:
+    """The curves of each part and coding."""
+    panels: dict[str, Curves] = {}
     for row in rows:
-        lines[re.sub(r" M=\d+", "", row.name)][row.m] = row
-    return {name: [of[m] for m in sorted(of)] for name, of in lines.items()}
+        assert row.us is not None
+        panel = panels.setdefault(re.sub(r" M=\d+", "", row.name), {LIMIT: {}, OWN: {}})
+        panel[LIMIT][row.m] = row.us_limit
+        panel[OWN][row.m] = row.us
+        if row.peer and row.peer_us is not None:
+            panel.setdefault(row.peer, {})[row.m] = row.peer_us
+    return panels
 
 
-def save_against_m(rows: Sequence[Row], path: Path) -> None:
-    """A panel per part: padmarlin, every peer that ran, and the limit below which nothing is."""
-    lines = _lines(rows)
-    columns = min(4, len(lines))
-    height = -(-len(lines) // columns)
-    figure = _figure(4.5 * columns, 3.4 * height)
+def save_against_m(rows: Sequence[Row], path: Path, *, of_limit: bool) -> None:
+    """A panel per part: times and the limit below them, or what fraction of the limit each gets."""
+    curves = _panels(rows)
+    names = list(dict.fromkeys(name for panel in curves.values() for name in panel))
+    columns = min(4, len(curves))
+    height = -(-len(curves) // columns)
+    figure = _figure(4.5 * columns, 3.4 * height + 0.6)
     panels = list(figure.subplots(height, columns, squeeze=False).flat)
-    for panel in panels[len(lines) :]:
+    for panel in panels[len(curves) :]:
         panel.remove()
-    for panel, (name, of) in zip(panels, lines.items(), strict=False):
-        ms = [row.m for row in of]
-        panel.plot(ms, [row.us_limit for row in of], "k--", label="limit")
-        panel.plot(ms, [row.us for row in of], "o-", label="padmarlin", linewidth=2)
-        wanted = {row.case_key for row in of}
-        peers: dict[str, dict[int, float]] = defaultdict(dict)
-        for row in rows:
-            if row.case_key in wanted and row.peer and row.peer_us is not None:
-                peers[row.peer][row.m] = row.peer_us
-        for peer, times in peers.items():
-            panel.plot(
-                sorted(times), [times[m] for m in sorted(times)], ".-", label=peer, alpha=0.7
-            )
-        panel.set_title(name, fontsize=8)
+    shown: dict[str, Any] = {}
+    for panel, (title, by_name) in zip(panels, curves.items(), strict=False):
+        for name, times in by_name.items():
+            ms = sorted(times)
+            values = [by_name[LIMIT][m] / times[m] if of_limit else times[m] for m in ms]
+            (shown[name],) = panel.plot(ms, values, **_style(name, names))
+        panel.set_title(title, fontsize=8)
         panel.set_xscale("log", base=2)
-        panel.set_yscale("log")
+        if of_limit:
+            panel.set_ylim(bottom=0)
+        else:
+            panel.set_yscale("log")
         panel.set_xlabel("M")
-        panel.set_ylabel("us")
+        panel.set_ylabel("fraction of the limit" if of_limit else "us")
         panel.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=7)
+    figure.legend(
+        shown.values(), shown.keys(), fontsize=8, loc="outside lower center", ncols=len(shown)
+    )
     figure.suptitle(_origin(rows[0]), fontsize=9)
     figure.savefig(path, dpi=110)
+
+
+def _style(name: str, names: list[str]) -> dict[str, Any]:
+    """The same in every panel."""
+    if name == LIMIT:
+        return {"color": "k", "linestyle": "--"}
+    if name == OWN:
+        return {"color": "tab:blue", "marker": "o", "linewidth": 2}
+    return {"color": f"C{names.index(name) - 1}", "marker": ".", "alpha": 0.8}
 
 
 def save_ratios(rows: Sequence[Row], path: Path) -> None:

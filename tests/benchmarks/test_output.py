@@ -79,7 +79,7 @@ def test_plots(tmp_path):
     every = [made(m, us, peer) for m, us in ((1, 9.0), (16, 10.0), (64, 20.0))
              for peer in ("cublas", "humming")]  # fmt: skip
     saved = save_plots(every, tmp_path, "x")
-    assert [path.name for path in saved] == ["x_tiny_m.png", "x_ratios.png"]
+    assert [path.name for path in saved] == ["x_tiny_us.png", "x_tiny_limit.png", "x_ratios.png"]
     for path in saved:
         assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
     assert save_plots([], tmp_path, "y") == []
@@ -107,7 +107,7 @@ def test_a_whole_run(a_double, tmp_path, capsys):
     assert {row.m for row in found} == {1, 4, 8}
     assert {row.peer for row in found} >= {"cublas", "pad+slice", "aligned", "batch_invariant"}
     assert json.loads(jsonl.read_text().splitlines()[0])["gpu"] == "a double"
-    assert len(list((tmp_path / "results").glob("*.png"))) == 2
+    assert len(list((tmp_path / "results").glob("*.png"))) == 3
     assert run.main(["--compare", str(jsonl), str(jsonl)]) == 0
     assert "3 cases, old / new 1.000" in capsys.readouterr().out
 
