@@ -80,7 +80,7 @@ def test_dequantization_takes_the_instructions_of_its_algebra() -> None:
 
 
 FIGURES = Figures(
-    name="gemm_kernel half m_slices=1",
+    name="gemm_kernel half m_steps=1",
     arch="sm_80",
     registers=75,
     stack_bytes=0,
@@ -107,7 +107,7 @@ def test_equal_figures_pass_without_a_word() -> None:
         ({"instructions": {"lop3": 11.0}}, "11 instructions per 8 weights, expected at most 10.9"),
         ({"stack_bytes": 8}, "8 bytes of stack, expected none"),
         ({"spill_instructions": 2}, "2 spill instructions, expected none"),
-        ({"name": "gemm_kernel half m_slices=2"}, "not in budget.txt; add it"),
+        ({"name": "gemm_kernel half m_steps=2"}, "not in budget.txt; add it"),
     ],
 )
 def test_more_than_the_budget_fails(change: dict, message: str) -> None:
@@ -119,7 +119,7 @@ def test_a_vanished_kernel_fails_and_another_architecture_does_not() -> None:
     other = dataclasses.replace(FIGURES, name="reduce_kernel half", instructions={})
     with_other = Budget("13.0", {**BUDGET.limits, (other.name, "sm_80"): Limit(49152, 75, 0.0)})
     assert complaints([other], "13.0", with_other) == [
-        "gemm_kernel half m_slices=1, sm_80: in budget.txt but not in the library: "
+        "gemm_kernel half m_steps=1, sm_80: in budget.txt but not in the library: "
         "python -m tests.compile_gates --update"
     ]
     assert complaints([dataclasses.replace(FIGURES, arch="sm_86")], "13.0", BUDGET) == []
@@ -158,7 +158,7 @@ def test_mangled_names_become_words() -> None:
     gemm = (
         "_ZN9padmarlin11gemm_kernelILNS_5DtypeE1ELi4ELNS_7DequantE2ELb1ELi2EEEvNS_13GemmArgumentsEi"
     )
-    assert readable(gemm) == "gemm_kernel bfloat16 bits=4 wide asymmetric=1 m_slices=2"
+    assert readable(gemm) == "gemm_kernel bfloat16 bits=4 wide asymmetric=1 m_steps=2"
     assert readable("_ZN9padmarlin5otherILi1EEEvi") == "_ZN9padmarlin5otherILi1EEEvi"
     assert readable("plain") == "plain"
 

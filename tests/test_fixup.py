@@ -41,6 +41,11 @@ def test_loads_past_l1_return_what_is_there(side: Side) -> None:
     np.testing.assert_array_equal(side.ld_global(values), values)
 
 
+def test_a_kernel_that_may_overlap_reads_what_is_there(side: Side) -> None:
+    values = np.random.default_rng(3).standard_normal(512).astype(np.float32)
+    np.testing.assert_array_equal(side.overlap(values), values)
+
+
 def expected_sums(partition, terms: np.ndarray) -> np.ndarray:
     """fp32, parts in the order of K, each its k-tiles in the order of K."""
     totals = np.zeros((terms.shape[0], terms.shape[2]), np.float32)

@@ -171,7 +171,16 @@ def test_the_output_is_written_in_place_and_nothing_else(runner, n, offset, extr
 
 
 # m_steps, column_warps, k_groups; None: the dispatcher's.
-SHAPES_OF_BLOCKS = [None, (1, 2, 4), (1, 1, 8), (2, 4, 2), (2, 1, 1), (4, 2, 3), (8, 4, 1), (8, 1, 2)]
+SHAPES_OF_BLOCKS = [
+    None,
+    (1, 2, 4),
+    (1, 1, 8),
+    (2, 4, 2),
+    (2, 1, 1),
+    (4, 2, 3),
+    (8, 4, 1),
+    (8, 1, 2),
+]
 
 
 @given(
@@ -212,8 +221,10 @@ def test_random_problems_under_random_schedules(
 
 
 SCHEDULES = [("late", 0, 1), ("eager", 5, 4), ("random", 9, 2)]
-PARTITIONS = [{"splits": 2}, {"splits": 3}, {"splits": 5, "blocks": 2}, {"blocks": 1}, {"blocks": 2},
-              {"blocks": 3}, {"blocks": 7}]  # fmt: skip
+PARTITIONS = [
+    {"splits": 2}, {"splits": 3}, {"splits": 5, "blocks": 2},
+    {"blocks": 1}, {"blocks": 2}, {"blocks": 3}, {"blocks": 7},
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("partition", PARTITIONS, ids=str)

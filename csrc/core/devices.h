@@ -47,4 +47,12 @@ constexpr NamedDevice kNamedDevices[] = {
     {"3060", device_of(28, 86, 360)},   {"b200", device_of(148, 100, 8000)},
     {"5090", device_of(170, 120, 1792)}};
 
+// Of the first GPU above with that architecture, else of the slowest.
+constexpr int usual_gbps(int architecture) {
+  for (const NamedDevice& known : kNamedDevices) {
+    if (known.device.architecture == architecture) return known.device.dram_gbps;
+  }
+  return 360;
+}
+
 }  // namespace padmarlin

@@ -20,6 +20,8 @@ struct Device {
   int sm_shared_bytes;  // that the blocks of an SM share
   int dram_gbps;        // nominal bandwidth, GB/s
   bool wgmma = false;   // the library holds the sm_90a kernel
+
+  bool operator==(const Device&) const = default;
 };
 
 // The driver keeps this much of shared memory for itself, for each resident block (sm_80 and up).
@@ -31,6 +33,8 @@ struct GemmProblem {
   bool gathers = false;          // A goes through a column table
   int copy_bytes = 16;           // the widest copy that A's address, pitch and front pad allow
   bool batch_invariant = false;  // a row's bits must not depend on m
+
+  bool operator==(const GemmProblem&) const = default;
 };
 
 enum class Family : int {

@@ -29,8 +29,8 @@ constexpr int block_columns(const BlockShape& shape) { return shape.column_warps
 constexpr int block_warps(const BlockShape& shape) { return shape.column_warps * shape.k_groups; }
 constexpr int block_threads(const BlockShape& shape) { return block_warps(shape) * kWarp; }
 
-// Blocks of 8 warps that an SM must be able to hold, which is a bound on registers: 128 a thread for
-// two. Of 8-bit weights shared memory holds the stages of one.
+// Blocks of 8 warps that an SM must be able to hold, which is a bound on registers: 128 a thread
+// for two. Of 8-bit weights shared memory holds the stages of one.
 constexpr int min_blocks_per_sm(int bits, int m_steps) { return bits == 4 && m_steps <= 2 ? 2 : 1; }
 
 // A stage holds one k-tile (64 rows of K) of one group: the activations of all rows, and for each

@@ -112,12 +112,21 @@ class ActivationLoader {
   PADMARLIN_DEVICE void copy(const GemmArguments& args, int column, uint8_t* stage) const {
     constexpr int kElements = kBytes / 2;
     const int left = args.k - column;
-    const bool absent = column < 0 || left <= 0;
-    const int present = absent ? 0 : left < kElements ? left : kElements;
+    // What nearly all pieces are, and a copy of constant size is cheaper.
+    if (column >= 0 && left >= kElements) return copy_rows<kBytes>(stage, kBytes);
+    copy_rows<kBytes>(stage, column < 0 || left <= 0 ? 0 : left * 2);
+  }
+
+  template <int kBytes>
+  PADMARLIN_DEVICE void copy_rows(uint8_t* stage, int present_bytes) const {
     const uint16_t* source = source_;
+    int row = row_;
+    if (row >= num_rows_) return;
+    ptx::cp_async<kBytes>(stage + place(row), source, present_bytes);
 #pragma unroll 1
-    for (int row = row_; row < num_rows_; row += row_step_, source += step_) {
-      ptx::cp_async<kBytes>(stage + place(row), source, present * 2);
+    while ((row += row_step_) < num_rows_) {
+      source += step_;
+      ptx::cp_async<kBytes>(stage + place(row), source, present_bytes);
     }
   }
 
@@ -154,11 +163,11 @@ class ActivationLoader {
     ptx::st_shared(stage + place(row), static_cast<uint32_t>(pair.high) << 16 | pair.low);
   }
 
-  int bytes_;            // of a piece
-  int row_, row_step_;   // of the tile: the lane's first, and how far its next is
-  int64_t step_;         // that far, in elements of A
-  int offset_;           // of the lane's piece in its row, in bytes
-  int num_rows_;         // that A has for this tile
+  int bytes_;               // of a piece
+  int row_, row_step_;      // of the tile: the lane's first, and how far its next is
+  int64_t step_;            // that far, in elements of A
+  int offset_;              // of the lane's piece in its row, in bytes
+  int num_rows_;            // that A has for this tile
   const uint16_t* source_;  // the lane's first element; if it gathers, column 0 of its first row
   int low_column_, high_column_;  // of the next tile's pair, if it gathers
   Pair held_[kHeldRows];

@@ -55,8 +55,7 @@ struct Epilogue {
     uint8_t* const rows = shared + group_sums_bytes(choice.shape);
     add_groups(sums, shared);
     if (!segment.whole()) {
-      auto* const came_last =
-          reinterpret_cast<int*>(rows + choice.shape.column_warps * kRowsBytes);
+      auto* const came_last = reinterpret_cast<int*>(rows + choice.shape.column_warps * kRowsBytes);
       const int threads = choice.shape.column_warps * kWarp;
       const auto sync = [] { ptx::bar_sync(); };
       const SplitWorkspace workspace{args.partials, args.counters};

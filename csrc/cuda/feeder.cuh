@@ -24,12 +24,13 @@ template <int kBits, bool kAsymmetric, int kMSteps>
 class Feeder {
  public:
   PADMARLIN_DEVICE Feeder(const GemmArguments& args, const GemmChoice& choice, int k_group,
-                          int column_warp, int lane)
+                          int column_warp, int lane, int weights_offset)
       : args_(args),
         choice_(choice),
         k_group_(k_group),
         column_warp_(column_warp),
         lane_(lane),
+        weights_offset_(weights_offset),
         policy_(ptx::createpolicy_evict_first()),
         activations_(args, column_warp, choice.shape.column_warps, lane) {
     find_segment();
@@ -38,11 +39,7 @@ class Feeder {
   // Issues the next k-tile's copies.
   PADMARLIN_DEVICE void begin(uint8_t* stage) {
     if (k_tile_ < k_end_) {
-      if (has_weights_) {
-        using Layout = Stage<kBits, kAsymmetric, kMSteps>;
-        const int part = Layout::kWarps + column_warp_ * Layout::kWarpBytes;
-        weights_.load(args_, policy_, stage + part + lane_ * 16);
-      }
+      if (has_weights_ != 0) weights_.load(args_, policy_, stage + weights_offset_);
       if (activations_.gathers()) {
         activations_.fetch(args_);
       } else {
@@ -60,7 +57,7 @@ class Feeder {
     const int step = choice_.shape.k_groups;
     k_tile_ += step;
     if (k_tile_ >= k_end_) return find_segment();
-    if (has_weights_) weights_.advance(args_, k_tile_, step, lane_);
+    weights_.advance(args_, k_tile_, step, lane_);
     activations_.advance(args_, k_tile_, step);
   }
 
@@ -78,7 +75,7 @@ class Feeder {
       const TilePosition tile = tile_of(choice_, segment);
       const int n_tile = tile.n * choice_.shape.column_warps + column_warp_;
       has_weights_ = n_tile < args_.padded_n / kTile;  // a warp past N only helps to load A
-      if (has_weights_) weights_.seek(args_, n_tile, k_tile_, lane_);
+      weights_.seek(args_, n_tile, k_tile_, lane_);
       activations_.seek(args_, tile.m * kMSteps * kStepRows, k_tile_);
       return;
     }
@@ -87,10 +84,11 @@ class Feeder {
   const GemmArguments& args_;
   const GemmChoice& choice_;
   const int k_group_, column_warp_, lane_;
+  const int weights_offset_;  // of the lane's place in a stage
   const uint64_t policy_;
   int index_ = 0;
   int k_tile_ = 0, k_end_ = 0;
-  bool has_weights_ = false;
+  int has_weights_ = 0;
   WeightLoader<kBits, kAsymmetric> weights_;
   ActivationLoader<kMSteps> activations_;
 };

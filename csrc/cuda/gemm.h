@@ -6,8 +6,8 @@
 #include <cstdint>
 
 #include "core/dtype.h"
-#include "core/layout.h"
 #include "core/gemm_cost.h"
+#include "core/layout.h"
 
 namespace padmarlin {
 
@@ -28,6 +28,7 @@ struct GemmArguments {
   int bits;
   Dtype dtype;
   Dequant dequant;
+  bool overlaps_previous = false;  // launched as cuda/launch.h says
 };
 
 // The caller guarantees what the comments above say; csrc/torch checks it. `stream` is a

@@ -20,6 +20,7 @@
 #include "cuda/epilogue.cuh"
 #include "cuda/feeder.cuh"
 #include "cuda/gemm.h"
+#include "cuda/overlap.cuh"
 #include "cuda/stage.cuh"
 
 namespace padmarlin {
@@ -109,13 +110,23 @@ __global__ void __launch_bounds__(kMaxBlockThreads, min_blocks_per_sm(kBits, kMS
   const int column_warps = choice.shape.column_warps, k_groups = choice.shape.k_groups;
   const int k_group = warp / column_warps, column_warp = warp % column_warps;
 
-  const BlockShape shape{kMSteps, column_warps, k_groups};
-  const int bytes = stage_bytes(kBits, kAsymmetric, shape);
-  uint8_t* const ring = ptx::dynamic_shared() + k_group * kStages * bytes;
+  // Opaque numbers: they stay in registers rather than be computed anew for each tile.
+  const int bytes = ptx::opaque(stage_bytes(kBits, kAsymmetric, {kMSteps, column_warps, k_groups}));
+  const int group_threads = ptx::opaque(column_warps * kWarp);
+  uint8_t* const ring = ptx::dynamic_shared() + ptx::opaque(k_group * kStages * bytes);
   uint8_t* const ring_end = ring + kStages * bytes;
   const LaneOffsets lane_offset = lane_offsets<Layout, kMSteps>(column_warp, lane);
 
-  Feeder<kBits, kAsymmetric, kMSteps> feeder(args, choice, k_group, column_warp, lane);
+  if (args.overlaps_previous) {
+    const Segment run = segment(choice.partition, ptx::ctaid_x(), 0);
+    const int n_tile = tile_of(choice, run).n * column_warps, n_tiles = args.padded_n / kTile;
+    prefetch_weights(args.qweight, kBits, choice.partition.k_tiles, run, (kStages - 1) * k_groups,
+                     n_tile, n_tile + column_warps < n_tiles ? n_tile + column_warps : n_tiles);
+  }
+  wait_for_previous_kernel();
+
+  Feeder<kBits, kAsymmetric, kMSteps> feeder(args, choice, k_group, column_warp, lane,
+                                             lane_offset.weights);
   uint8_t* free_stage = ring;  // the one to fill next; the one after it is the oldest
 
   const Partition& partition = choice.partition;
@@ -135,7 +146,7 @@ __global__ void __launch_bounds__(kMaxBlockThreads, min_blocks_per_sm(kBits, kMS
       ptx::cp_async_wait_group<kStages - 2>();
       // The group's copies of this stage have landed, and the group is done with the stage before
       // it, which the next load fills.
-      ptx::bar_sync(1 + k_group, column_warps * kWarp);
+      ptx::bar_sync(1 + k_group, group_threads);
       uint8_t* const stage = free_stage + bytes == ring_end ? ring : free_stage + bytes;
       feeder.begin(free_stage);
       if (k_tile >= first) {

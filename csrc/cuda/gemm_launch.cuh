@@ -5,38 +5,18 @@
 
 #include <cuda_runtime.h>
 
-#include <atomic>
-#include <cstdint>
-
 #include "cuda/gemm_kernel.cuh"
+#include "cuda/launch.h"
 
 namespace padmarlin {
-
-// Above 48 KB a kernel must be told, once per device, how much shared memory it may use: all there
-// is, for the shape of its blocks varies.
-template <auto kKernel>
-cudaError_t allow_shared_memory() {
-  static std::atomic<uint64_t> devices_done{0};
-  int device = 0;
-  if (cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
-  const uint64_t mask = device < 64 ? uint64_t{1} << device : 0;
-  if ((devices_done.load(std::memory_order_relaxed) & mask) != 0) return cudaSuccess;
-  int bytes = 0;
-  cudaError_t error =
-      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  if (error != cudaSuccess) return error;
-  error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  if (error == cudaSuccess) devices_done.fetch_or(mask, std::memory_order_relaxed);
-  return error;
-}
 
 template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kMSteps>
 cudaError_t launch_instance(const GemmArguments& args, const GemmChoice& choice,
                             cudaStream_t stream) {
   constexpr auto kKernel = gemm_kernel<kDtype, kBits, kDequant, kAsymmetric, kMSteps>;
-  if (cudaError_t error = allow_shared_memory<kKernel>(); error != cudaSuccess) return error;
-  kKernel<<<choice.partition.blocks, choice.threads, choice.shared_bytes, stream>>>(args, choice);
-  return cudaGetLastError();
+  const LaunchConfig config{choice.partition.blocks, choice.threads, choice.shared_bytes,
+                            args.overlaps_previous};
+  return launch<kKernel>(config, stream, args, choice);
 }
 
 template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric>

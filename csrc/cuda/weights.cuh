@@ -21,27 +21,26 @@ class WeightLoader {
     const int k_tiles = args.padded_k / kTile;
     tile_ = reinterpret_cast<const uint8_t*>(args.qweight) + lane * 16 +
             (static_cast<size_t>(n_tile) * k_tiles + k_tile) * tile_bytes(kBits);
-    column_ = n_tile * kTile + lane % 8 * 8;
+    const int column = n_tile * kTile + lane % 8 * 8;
+    scales_ = static_cast<const uint16_t*>(args.scales) + column;
+    if constexpr (kAsymmetric) zeros_ = args.zeros + column;
     name_row(args, k_tile, lane);
   }
 
   // Copies the tile to this lane's place in the warp's part of a stage.
   PADMARLIN_DEVICE void load(const GemmArguments& args, uint64_t policy, uint8_t* place) const {
-#pragma unroll
-    for (int plane = 0; plane < kSlicesPerTile * planes(kBits); ++plane) {
-      constexpr int kPlaneBytes = kPlaneWords * 4;
-      ptx::cp_async_hint(place + plane * kPlaneBytes, tile_ + plane * kPlaneBytes, policy);
-    }
+    using Layout = Stage<kBits, kAsymmetric, 1>;
     // A row outside the table cannot come from repack; it must still not be read.
     const uint32_t last = static_cast<uint32_t>(args.scale_rows - 1);
     const uint32_t named = static_cast<uint32_t>(named_row_);
     const size_t row = named < last ? named : last;
-    const size_t source = row * args.padded_n + column_;
-    using Layout = Stage<kBits, kAsymmetric, 1>;
-    ptx::cp_async<16>(place + Layout::kScales, static_cast<const uint16_t*>(args.scales) + source,
-                      16);
-    if constexpr (kAsymmetric) {
-      ptx::cp_async<16>(place + Layout::kZeros, args.zeros + source, 16);
+    const size_t source = row * static_cast<uint32_t>(args.padded_n);
+    ptx::cp_async<16>(place + Layout::kScales, scales_ + source, 16);
+    if constexpr (kAsymmetric) ptx::cp_async<16>(place + Layout::kZeros, zeros_ + source, 16);
+#pragma unroll
+    for (int plane = 0; plane < kSlicesPerTile * planes(kBits); ++plane) {
+      constexpr int kPlaneBytes = kPlaneWords * 4;
+      ptx::cp_async_hint(place + plane * kPlaneBytes, tile_ + plane * kPlaneBytes, policy);
     }
   }
 
@@ -57,8 +56,8 @@ class WeightLoader {
   }
 
   const uint8_t* tile_;
-  int column_;     // of the scales
-  int named_row_;  // of the scales, as the table has it
+  const uint16_t *scales_, *zeros_;  // the lane's columns in row 0
+  int named_row_;                    // of the scales, as the table has it
 };
 
 }  // namespace padmarlin

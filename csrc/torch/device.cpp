@@ -6,7 +6,11 @@
 #include <torch/csrc/stable/c/shim.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <cstdlib>
+#include <string_view>
 #include <vector>
+
+#include "core/devices.h"
 
 namespace padmarlin {
 namespace {
@@ -37,15 +41,17 @@ std::vector<Properties> query_all_devices() {
     const int major = attribute(cudaDevAttrComputeCapabilityMajor, i);
     const int minor = attribute(cudaDevAttrComputeCapabilityMinor, i);
     // Two transfers a clock; kHz and bits to GB/s.
-    const double gbps = 2.0 * attribute(cudaDevAttrMemoryClockRate, i) *
+    const double told = 2.0 * attribute(cudaDevAttrMemoryClockRate, i) *
                         attribute(cudaDevAttrGlobalMemoryBusWidth, i) / 8 / 1e6;
     all.push_back(
-        {major, minor,
+        {major,
+         minor,
          {.num_sms = attribute(cudaDevAttrMultiProcessorCount, i),
           .architecture = 10 * major + minor,
           .shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, i),
           .sm_shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, i),
-          .dram_gbps = static_cast<int>(gbps)}});
+          // A virtual machine may hide the clock.
+          .dram_gbps = told > 0 ? static_cast<int>(told) : usual_gbps(10 * major + minor)}});
   }
   return all;
 }
@@ -110,6 +116,14 @@ void* CurrentDevice::stream() const {
 }
 
 Device CurrentDevice::properties() const { return device_properties(index_).device; }
+
+bool CurrentDevice::overlaps_kernels() const {
+  static const bool wanted = [] {
+    const char* const value = std::getenv("PADMARLIN_PDL");
+    return value != nullptr && std::string_view(value) == "1";
+  }();
+  return wanted && device_properties(index_).major >= 9;
+}
 
 void check_launch(const char* function, int status, const std::string& problem) {
   const auto error = static_cast<cudaError_t>(status);

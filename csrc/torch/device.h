@@ -18,6 +18,8 @@ class CurrentDevice {
 
   void* stream() const;  // a cudaStream_t
   Device properties() const;
+  // PADMARLIN_PDL=1, on sm_90 and up: a kernel may start before the one in front has ended.
+  bool overlaps_kernels() const;
 
  private:
   torch::stable::accelerator::DeviceGuard guard_;

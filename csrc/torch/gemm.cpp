@@ -4,10 +4,12 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include "core/choice_cache.h"
 #include "core/select_gemm.h"
 #include "torch/checks.h"
 #include "torch/device.h"
 #include "torch/operators.h"
+#include "torch/workspace.h"
 
 namespace padmarlin {
 namespace {
@@ -156,13 +158,14 @@ void run(const Call& call, Tensor& out) {
                                .batch_invariant = call.batch_invariant};
   STD_TORCH_CHECK(is_computable(problem), call.function, ": a has ", m, " rows and the weight ",
                   call.n, " columns, expected fewer than 2^43 elements of output; split a");
-  const GemmChoice choice = select_gemm(problem, device.properties());
+  static thread_local ChoiceCache choices;
+  const GemmChoice choice = choices.choose(problem, device.properties());
   // From the caching allocator, per call: freed when this returns, reused in stream order, and
   // part of the graph's own pool during a capture.
   const auto floats = partials_bytes(choice) / static_cast<int64_t>(sizeof(float));
   Tensor partials = torch::stable::new_empty(out, {floats}, ScalarType::Float);
-  Tensor counters =
-      torch::stable::new_zeros(out, {num_counters(choice.partition)}, ScalarType::Int);
+  void* const stream = device.stream();
+  const int counters = num_counters(choice.partition);
 
   const GemmArguments arguments = {
       .a = call.a.const_data_ptr(),
@@ -174,7 +177,9 @@ void run(const Call& call, Tensor& out) {
       .bias = const_data_or_null(call.bias),
       .out = out.mutable_data_ptr(),
       .partials = static_cast<float*>(partials.mutable_data_ptr()),
-      .counters = static_cast<uint32_t*>(counters.mutable_data_ptr()),
+      .counters = counters > 0 ? split_counters(call.function, call.a.get_device_index(), stream,
+                                                device.properties().num_sms, counters)
+                               : nullptr,
       // A single row has no next one: its odd length must not narrow the copies.
       .lda = m > 1 ? row_stride(call.a) : 0,
       .ldc = row_stride(out),
@@ -188,8 +193,9 @@ void run(const Call& call, Tensor& out) {
       .bits = static_cast<int>(call.bits),
       .dtype = call.a.scalar_type() == ScalarType::Half ? Dtype::kHalf : Dtype::kBfloat16,
       .dequant = static_cast<Dequant>(call.dequant),
+      .overlaps_previous = device.overlaps_kernels(),
   };
-  check_launch(call.function, launch_gemm(arguments, choice, device.stream()),
+  check_launch(call.function, launch_gemm(arguments, choice, stream),
                "m = " + std::to_string(m) + ", n = " + std::to_string(call.n) +
                    ", k = " + std::to_string(call.k) + ", bits = " + std::to_string(call.bits));
 }

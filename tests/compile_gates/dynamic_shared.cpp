@@ -2,31 +2,29 @@
 // Prints what each kernel asks for at launch, which no compiled kernel knows: a line
 // "kernel parameter=value ... bytes" per choice of the parameters that decide it.
 #include <cstdio>
+#include <initializer_list>
 
-#include "cuda/stage.cuh"
+#include "core/mma_block.h"
 
 namespace padmarlin {
 namespace {
 
-template <int kBits, bool kAsymmetric, int kMSlices>
-void print_gemm() {
-  std::printf("gemm_kernel bits=%d asymmetric=%d m_slices=%d %d\n", kBits, kAsymmetric, kMSlices,
-              Stage<kBits, kMSlices, kAsymmetric>::kSharedBytes);
-}
-
-template <int kBits, bool kAsymmetric>
-void print_gemm_for_every_m() {
-  print_gemm<kBits, kAsymmetric, 1>();
-  print_gemm<kBits, kAsymmetric, 2>();
-  print_gemm<kBits, kAsymmetric, 4>();
+// Of 8 warps that share 256 columns in two groups along K, or of 4 in one where an sm_90 has no
+// more shared memory: what the dispatcher takes most often.
+void print_gemm(int bits, bool asymmetric, int m_steps) {
+  const int wide = shared_bytes(bits, asymmetric, {m_steps, 4, 2});
+  const int bytes = wide <= 227 * 1024 ? wide : shared_bytes(bits, asymmetric, {m_steps, 4, 1});
+  std::printf("gemm_kernel bits=%d asymmetric=%d m_steps=%d %d\n", bits, asymmetric, m_steps,
+              bytes);
 }
 
 }  // namespace
 }  // namespace padmarlin
 
 int main() {
-  padmarlin::print_gemm_for_every_m<4, false>();
-  padmarlin::print_gemm_for_every_m<4, true>();
-  padmarlin::print_gemm_for_every_m<8, false>();
-  padmarlin::print_gemm_for_every_m<8, true>();
+  for (const int bits : {4, 8}) {
+    for (const bool asymmetric : {false, true}) {
+      for (const int m_steps : {1, 2, 4, 8}) padmarlin::print_gemm(bits, asymmetric, m_steps);
+    }
+  }
 }

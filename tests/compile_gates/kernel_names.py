@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mangled kernel names in words: "gemm_kernel half bits=4 two_field asymmetric=0 m_slices=1".
+"""Mangled kernel names in words: "gemm_kernel half bits=4 two_field asymmetric=0 m_steps=1".
 
 The names of template parameters and enumerators come from the sources, so a new kernel needs no
 entry here. A name of another form stays mangled.

@@ -15,9 +15,9 @@ from tests.compile_gates.kernel_names import readable
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Of a kernel's main loop: HMMAs that take 8 weights of a lane, for one slice of 16 rows of A. In
-# gemm_kernel weights are operand B of m16n8k16: 16 x 8, four per lane. Others are not counted.
-HMMA_PER_8_WEIGHTS = {"gemm_kernel": 2}
+# Of a kernel's main loop: HMMAs that take 8 weights of a lane, for one step of 8 rows of A. In
+# gemm_kernel weights are operand A of m16n8k16: 16 x 16, eight per lane. Others are not counted.
+HMMA_PER_8_WEIGHTS = {"gemm_kernel": 1}
 
 # KB of shared memory per SM, of which each block's launch takes one more for the system; warps per
 # SM (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
@@ -101,9 +101,9 @@ def _instructions(kernel: Kernel, name: str) -> dict[str, float]:
     if per_8_weights is None or not stretches:
         return {}
     counts = max(stretches, key=lambda stretch: stretch["HMMA"])
-    slices = re.search(r"m_slices=(\d+)", name)
-    assert slices is not None, f"compile gates: {name} does not say m_slices"
-    groups = counts["HMMA"] / (per_8_weights * int(slices[1]))
+    steps = re.search(r"m_steps=(\d+)", name)
+    assert steps is not None, f"compile gates: {name} does not say m_steps"
+    groups = counts["HMMA"] / (per_8_weights * int(steps[1]))
     half2 = counts["HFMA2"] + counts["HMUL2"] + counts["HADD2"]
     kinds = {"lop3": counts["LOP3"], "prmt": counts["PRMT"], "half2": half2, "other": counts["?"]}
     return {kind: count / groups for kind, count in kinds.items()}

@@ -145,6 +145,10 @@ PADMARLIN_EXPORT const char* probe_ld_global(int threads, const float* in, float
   return launch("ld_global_probe", 1, threads, 0, probes::ld_global_probe, in, out);
 }
 
+PADMARLIN_EXPORT const char* probe_overlap(int threads, const uint4* in, uint4* out) {
+  return launch("overlap_probe", 1, threads, 0, probes::overlap_probe, in, out);
+}
+
 // `kind` 0: stream-K of all tiles, 1: split-K in `splits` parts. Counters are zero before.
 PADMARLIN_EXPORT const char* probe_fixup(int kind, int tiles, int k_tiles, int blocks, int splits,
                                          const float* terms, float* partials, uint32_t* counters,

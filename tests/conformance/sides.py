@@ -98,6 +98,10 @@ class Side:
         assert values.size % 128 == 0
         return self._call("ld_global", values.size // 4, values, out=np.empty_like(values))
 
+    def overlap(self, values: Array) -> Array:
+        assert values.size % 128 == 0
+        return self._call("overlap", values.size // 4, values, out=np.empty_like(values))
+
     def fixup(self, kind: int, blocks: int, splits: int, terms: Array) -> Array:
         """Sums of terms (tiles, k_tiles, 768) over the k-tiles, cut as the kind says."""
         tiles, k_tiles, elements = terms.shape

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // cp.async: each thread's copies arrive at once or in the wait_group that guarantees them.
-#include <algorithm>
 #include <cstring>
 
 #include "machine.h"
@@ -36,20 +35,7 @@ void check_source(const void* global, int bytes, int source_bytes) {
     fail("cp_async: misaligned global address, expected a multiple of " + std::to_string(bytes) +
          ", got one " + std::to_string(begin % bytes) + " above");
   }
-  const auto& regions = machine->options.regions;
-  if (source_bytes == 0 || regions.empty()) return;
-  const auto holds_source = [&](const Region& region) {
-    return begin >= region.begin && begin + source_bytes <= region.begin + region.bytes;
-  };
-  if (std::none_of(regions.begin(), regions.end(), holds_source)) {
-    std::string message = "cp_async: reads " + std::to_string(source_bytes) +
-                          " bytes outside the registered global regions; relative to them:";
-    for (const Region& region : regions) {
-      message += " " + std::to_string(static_cast<int64_t>(begin - region.begin)) + " of " +
-                 std::to_string(region.bytes) + ";";
-    }
-    fail(message);
-  }
+  if (source_bytes > 0) check_region("cp_async", global, source_bytes);
 }
 
 bool arrives_late() {
@@ -67,6 +53,7 @@ bool arrives_late() {
 }  // namespace
 
 void cp_async(void* shared, const void* global, int bytes, int source_bytes) {
+  check_waited("cp_async");
   check_shared("cp_async", shared, bytes);
   check_source(global, bytes, source_bytes);
   Thread& thread = running_thread();

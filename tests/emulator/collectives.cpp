@@ -77,7 +77,8 @@ namespace {
 
 void check_named_barrier(const NamedBarrier& barrier, int id, int threads) {
   const std::string name = "bar_sync " + std::to_string(id);
-  if (id < 1 || id >= kNamedBarriers) fail(name + ": expected a barrier 1.." + std::to_string(kNamedBarriers - 1));
+  if (id < 1 || id >= kNamedBarriers)
+    fail(name + ": expected a barrier 1.." + std::to_string(kNamedBarriers - 1));
   if (threads <= 0 || threads % kWarp || threads > machine->shape.threads) {
     fail(name + ": " + std::to_string(threads) + " threads, expected whole warps of the block");
   }

@@ -12,10 +12,10 @@ namespace padmarlin::emulator {
 template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kMSteps>
 Statistics launch_instance(const GemmArguments& args, const GemmChoice& choice,
                            const LaunchOptions& options) {
-  return launch(
-      {"gemm_kernel", choice.partition.blocks, 1, choice.threads,
-       static_cast<size_t>(choice.shared_bytes)},
-      options, [&] { gemm_kernel<kDtype, kBits, kDequant, kAsymmetric, kMSteps>(args, choice); });
+  return launch({"gemm_kernel", choice.partition.blocks, 1, choice.threads,
+                 static_cast<size_t>(choice.shared_bytes)},
+                options,
+                [&] { gemm_kernel<kDtype, kBits, kDequant, kAsymmetric, kMSteps>(args, choice); });
 }
 
 template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric>

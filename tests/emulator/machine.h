@@ -39,6 +39,7 @@ struct Thread {
   void* operands = nullptr;      // of the warp-wide instruction it waits in
   std::deque<AsyncCopy> copies;  // in order of issue
   int64_t committed_groups = 0;
+  bool waited = false;  // for the kernel in front
 };
 
 struct Warp {
@@ -133,6 +134,12 @@ void maybe_preempt();
 // Throws unless [pointer, pointer + bytes) lies in the block's shared memory, aligned to `bytes`.
 // Returns the offset.
 uint32_t check_shared(const char* instruction, const void* pointer, int bytes);
+
+// Throws if the running thread has not waited for the kernel in front, where it must.
+void check_waited(const char* instruction);
+
+// Throws unless the bytes lie in one of the registered regions, if any are.
+void check_region(const char* instruction, const void* global, int bytes);
 
 // All lanes of a warp meet: counts the accesses they made meanwhile.
 void settle_accesses(Warp& warp);

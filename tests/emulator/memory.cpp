@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Shared memory as kernels see it: addresses checked, accesses logged. Atomics on global memory.
+// Shared memory as kernels see it: addresses checked, accesses logged. Global memory: regions,
+// atomics, what a kernel may do before the one in front has ended.
+#include <algorithm>
+
 #include "machine.h"
 
 namespace padmarlin::emulator {
@@ -35,9 +38,42 @@ void access_shared(const char* instruction, const void* pointer, int bytes) {
   maybe_preempt();
 }
 
+void check_waited(const char* instruction) {
+  if (!machine->options.overlaps_previous || running_thread().waited) return;
+  fail(std::string(instruction) +
+       ": before griddepcontrol_wait, the kernel in front may still run");
+}
+
+void check_region(const char* instruction, const void* global, int bytes) {
+  const auto& regions = machine->options.regions;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(global);
+  const auto holds = [&](const Region& region) {
+    return begin >= region.begin && begin + bytes <= region.begin + region.bytes;
+  };
+  if (regions.empty() || std::any_of(regions.begin(), regions.end(), holds)) return;
+  std::string message = std::string(instruction) + ": reads " + std::to_string(bytes) +
+                        " bytes outside the registered global regions; relative to them:";
+  for (const Region& region : regions) {
+    message += " " + std::to_string(static_cast<int64_t>(begin - region.begin)) + " of " +
+               std::to_string(region.bytes) + ";";
+  }
+  fail(message);
+}
+
+void griddepcontrol_wait() { running_thread().waited = true; }
+
+void bulk_prefetch_l2(const void* global, int bytes) {
+  if (reinterpret_cast<uintptr_t>(global) % 16 || bytes % 16) {
+    fail("bulk_prefetch_l2: address and size are multiples of 16");
+  }
+  const Unobserved unobserved;
+  check_region("bulk_prefetch_l2", global, bytes);
+}
+
 // Threads take turns between instructions only, so the steps below are one. Other threads may run
 // before it: who comes last is for the schedule to say.
 uint32_t atom_inc(uint32_t* address, uint32_t bound, bool acquires, bool releases) {
+  check_waited("atom_inc");
   {
     const Unobserved unobserved;
     count_step();

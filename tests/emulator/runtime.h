@@ -31,8 +31,9 @@ struct Region {
 struct LaunchOptions {
   uint64_t seed = 0;  // 0: threads run in order; otherwise a random schedule, the same every time
   Delivery delivery = Delivery::kEager;
-  int resident_blocks = 1;      // blocks that run interleaved
-  std::vector<Region> regions;  // memory that cp.async may read; empty: anything
+  int resident_blocks = 1;         // blocks that run interleaved
+  std::vector<Region> regions;     // memory that cp.async may read; empty: anything
+  bool overlaps_previous = false;  // the kernel in front may still be running
 };
 
 struct LaunchShape {
@@ -73,6 +74,9 @@ uint32_t shared_address(const void* pointer);
 [[gnu::noinline]] void access_shared(const char* instruction, const void* pointer, int bytes);
 
 // ---- global memory. What the atomic orders besides is told to ThreadSanitizer.
+// An atomic or asynchronous copy before the wait ends a launch that overlaps_previous.
+void griddepcontrol_wait();
+void bulk_prefetch_l2(const void* global, int bytes);
 uint32_t atom_inc(uint32_t* address, uint32_t bound, bool acquires, bool releases);
 
 // ---- warp-wide instructions: every lane must come

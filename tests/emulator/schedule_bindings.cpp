@@ -6,8 +6,9 @@
 #include <vector>
 
 #include "bindings.h"
+#include "core/choice_cache.h"
 #include "core/devices.h"
-#include "core/select_gemm.h"
+#include "core/explain.h"
 
 namespace padmarlin::emulator {
 namespace {
@@ -55,6 +56,7 @@ void bind_selection(py::module_& module) {
 
   py::enum_<Family>(module, "Family").value("MMA", Family::kMma).value("WGMMA", Family::kWgmma);
   py::class_<GemmChoice>(module, "GemmChoice")
+      .def("__repr__", &describe)
       .def_readonly("family", &GemmChoice::family)
       .def_readonly("tile_m", &GemmChoice::tile_m)
       .def_readonly("tile_n", &GemmChoice::tile_n)
@@ -84,6 +86,10 @@ void bind_selection(py::module_& module) {
            arg("batch_invariant") = false);
   module.def("choose", &select_gemm, arg("problem"), arg("device"),
              "select_gemm of csrc/core/select_gemm.h");
+  py::class_<ChoiceCache>(module, "ChoiceCache")
+      .def(py::init())
+      .def("choose", &ChoiceCache::choose, arg("problem"), arg("device"),
+           py::return_value_policy::copy);
   module.def("is_computable", &is_computable, arg("problem"));
   module.def(
       "predicted_us",

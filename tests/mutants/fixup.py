@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Planted bugs of the addition of partial tiles: what orders it, and where partial tiles lie."""
+"""Planted bugs of the addition of partial tiles (what orders it, where partial tiles lie), and of
+kernels that overlap."""
 
 from __future__ import annotations
 
-from tests.mutants.mutant import RACE, WRONG, Mutant
+from tests.mutants.mutant import RACE, REPORT, WRONG, Mutant
 
 FIXUP_HEADER = "cuda/fixup.cuh"
+OVERLAP = "cuda/overlap.cuh"
 STREAM_K = "core/stream_k.h"
 COUNTER = ("plain", r"counter \d+ is left at")
 
@@ -92,5 +94,17 @@ FIXUP = [
     Mutant(
         "a_split_too_few", STREAM_K, ".splits = last - first + 1,", ".splits = last - first,",
         "fixup_stream_k", WRONG,
+    ),
+    Mutant(
+        "no_wait_for_the_kernel_before", OVERLAP, "  ptx::griddepcontrol_wait();\n", "", "pipeline",
+        REPORT, "before griddepcontrol_wait",
+    ),
+    Mutant(
+        "prefetch_beyond_n", OVERLAP, "  if (n_tile >= n_end) return;\n", "", "pipeline", REPORT,
+        "bulk_prefetch_l2: reads",
+    ),
+    Mutant(
+        "prefetch_beyond_k", OVERLAP, "left < ahead ? left : ahead", "ahead", "k_tail", REPORT,
+        "bulk_prefetch_l2: reads",
     ),
 ]  # fmt: skip

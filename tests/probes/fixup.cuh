@@ -5,6 +5,7 @@
 
 #include <ptx/barrier.cuh>
 #include <ptx/global_memory.cuh>
+#include <ptx/grid_dependency.cuh>
 #include <ptx/shared_memory.cuh>
 #include <ptx/special_registers.cuh>
 
@@ -57,6 +58,14 @@ __global__ void atom_inc_probe(int count, uint32_t initial, const uint32_t* boun
   if (ptx::tid_x() != 0) return;
   *counter = initial;
   for (int i = 0; i < count; ++i) out[i] = ptx::atom_inc<kOrder>(counter, bounds[i]);
+}
+
+// Each thread copies 16 bytes, prefetched, after the kernel in front and before the next one.
+inline __global__ void overlap_probe(const uint4* in, uint4* out) {
+  ptx::bulk_prefetch_l2(in + ptx::tid_x(), 16);
+  ptx::griddepcontrol_wait();
+  out[ptx::tid_x()] = in[ptx::tid_x()];
+  ptx::griddepcontrol_launch_dependents();
 }
 
 // Each thread copies 16 bytes.

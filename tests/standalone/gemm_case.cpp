@@ -39,16 +39,14 @@ class GemmProblem {
   void launch_kernel(const Schedule& schedule) {
     const GemmInstance& instance = find_gemm(key_);
     const GemmArguments args = arguments();
-    LaunchOptions options{schedule.seed, schedule.delivery, schedule.resident_blocks, {}};
+    LaunchOptions options{schedule.seed, schedule.delivery, schedule.resident_blocks, {}, true};
     a_.append_regions(options.regions);
     qweight_.append_regions(options.regions);
     scales_.append_regions(options.regions);
     if (zeros_.data() != nullptr) zeros_.append_regions(options.regions);
-    const Statistics accesses = launch(
-        {"gemm_kernel", choice_.partition.blocks, 1, choice_.threads,
-         static_cast<size_t>(choice_.shared_bytes)},
-        options,
-        [&] { instance.gemm(args, choice_); });
+    const Statistics accesses = launch({"gemm_kernel", choice_.partition.blocks, 1, choice_.threads,
+                                        static_cast<size_t>(choice_.shared_bytes)},
+                                       options, [&] { instance.gemm(args, choice_); });
     for (const auto& [instruction, count] : accesses) {
       if (count.extra_wavefronts == 0) continue;
       throw Failure("bank conflicts: " + std::to_string(count.extra_wavefronts) +
@@ -92,11 +90,10 @@ class GemmProblem {
     const int m_tiles = div_up(problem_.m, block_rows(shape));
     const int n_tiles = div_up(padded_n(), block_columns(shape));
     const int tiles = m_tiles * n_tiles, k_tiles = padded_k() / kTile;
-    const Partition partition = problem_.splits > 1
-                                    ? split_k(tiles, k_tiles, tiles * problem_.splits, problem_.splits)
-                                : problem_.blocks > 0
-                                    ? stream_k(tiles, k_tiles, problem_.blocks, tiles)
-                                    : data_parallel(tiles, k_tiles, tiles);
+    const Partition partition =
+        problem_.splits > 1   ? split_k(tiles, k_tiles, tiles * problem_.splits, problem_.splits)
+        : problem_.blocks > 0 ? stream_k(tiles, k_tiles, problem_.blocks, tiles)
+                              : data_parallel(tiles, k_tiles, tiles);
     choice_ = {.shape = shape,
                .tile_m = block_rows(shape),
                .tile_n = block_columns(shape),
@@ -282,13 +279,15 @@ class GemmProblem {
             .front_pad = problem_.front_pad,
             .bits = key_.bits,
             .dtype = key_.dtype,
-            .dequant = key_.dequant};
+            .dequant = key_.dequant,
+            .overlaps_previous = true};
   }
 
   // What one group of warps adds is exact. The groups' sums are added in their order, the sums of
   // the parts of K in the order of K; one rounding.
   float expected(int row, int n) const {
-    const int at = n / block_columns(choice_.shape) * choice_.m_tiles + row / block_rows(choice_.shape);
+    const int at =
+        n / block_columns(choice_.shape) * choice_.m_tiles + row / block_rows(choice_.shape);
     float total = 0;
     for (const auto& [begin, end] : parts_[tile_at_[at]]) {
       float part = 0;

@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Planted bugs of the mma kernel: its pipeline, its loaders, the end of a segment."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import ASAN, CONFLICT, GUARD, NAN, RACE, REPORT, UBSAN, WRONG, Mutant
+
+GEMM = "cuda/gemm_kernel.cuh"
+FEEDER = "cuda/feeder.cuh"
+ACTIVATIONS = "cuda/activations.cuh"
+WEIGHTS = "cuda/weights.cuh"
+STAGE = "cuda/stage.cuh"
+BLOCK = "core/mma_block.h"
+EPILOGUE = "cuda/epilogue.cuh"
+
+WAIT = "ptx::cp_async_wait_group<kStages - 2>();"
+BARRIER = "      ptx::bar_sync(1 + k_group, group_threads);\n"
+BEGIN = "      feeder.begin(free_stage);\n"
+NEXT = "free_stage + bytes == ring_end ? ring : free_stage + bytes;"
+COMMIT = (
+    "    }\n    // Past the last tile an empty group: "
+    '"all but the newest two" always means the same stage.\n'
+    "    ptx::cp_async_commit_group();\n"
+)
+STAGE_TO_USE = f"      uint8_t* const stage = {NEXT}\n"
+MATRIX_ROW = "lane / 16 * 8 + lane % 8;"
+
+PIPELINE = [
+    Mutant("no_wait", GEMM, WAIT, "", "pipeline", REPORT, "exits with"),
+    Mutant(
+        "wait_one_group_short", GEMM, WAIT, WAIT.replace("2", "1"),
+        "pipeline", REPORT, "exits with",
+    ),
+    Mutant("wait_one_group_short_race", GEMM, WAIT, WAIT.replace("2", "1"), "pipeline", RACE),
+    Mutant(
+        "no_empty_groups_at_the_end", FEEDER, COMMIT, "ptx::cp_async_commit_group(); }\n",
+        "pipeline", REPORT, "exits with",
+    ),
+    Mutant("no_barrier_in_the_loop", GEMM, BARRIER, "", "pipeline", NAN),
+    Mutant("no_barrier_in_the_loop_race", GEMM, BARRIER, "", "pipeline", RACE),
+    Mutant(
+        "groups_share_a_barrier", GEMM, "ptx::bar_sync(1 + k_group,", "ptx::bar_sync(1,",
+        "pipeline", RACE,
+    ),
+    Mutant(
+        "load_before_the_barrier", GEMM, BARRIER + STAGE_TO_USE + BEGIN,
+        STAGE_TO_USE + BEGIN + BARRIER, "pipeline", RACE,
+    ),
+    Mutant(
+        "load_into_the_stage_in_use", GEMM, BEGIN, BEGIN.replace("free_stage", "stage"), "pipeline",
+        NAN,
+    ),
+    Mutant(
+        "ring_one_stage_short", GEMM, NEXT, NEXT.replace("== ring_end", "== ring_end - bytes"),
+        "pipeline", NAN,
+    ),
+    Mutant(
+        "first_product_early", GEMM, "index == 0 ? (kStages - 1)", "index == 0 ? (kStages - 2)",
+        "pipeline", NAN,
+    ),
+    Mutant(
+        "lead_in_every_segment", GEMM, "index == 0 ? (kStages", "index >= 0 ? (kStages", "stream_k",
+        WRONG,
+    ),
+    Mutant(
+        "matrices_of_the_first_step", GEMM, MATRIX_ROW, "lane % 8;", "m_tail", WRONG,
+    ),
+    Mutant(
+        "steps_overlap", GEMM, "i * kStepRows * 128", "i * kStepRows * 64", "pipeline_rows", WRONG,
+    ),
+    Mutant(
+        "slices_not_swizzled", GEMM, "(lane_offset ^ slice * 32)", "(lane_offset + slice * 32)",
+        "pipeline_rows", WRONG,
+    ),
+    Mutant(
+        "second_slice_forgotten", GEMM, "b[0][0] = matrices[slice % 2 * 2]",
+        "b[0][0] = matrices[0]", "pipeline", WRONG,
+    ),
+    Mutant(
+        "planes_swapped", GEMM, "(slice * planes(kBits) + plane) * kPlaneWords",
+        "(slice * planes(kBits) + planes(kBits) - 1 - plane) * kPlaneWords", "eight_bits", WRONG,
+    ),
+    Mutant(
+        "sums_of_the_rings", GEMM, "ptx::dynamic_shared() + k_groups * kStages * bytes);",
+        "ptx::dynamic_shared());", "stream_k", RACE,
+    ),
+]  # fmt: skip
+
+STAGES = [
+    Mutant(
+        "scales_over_the_weights", STAGE, "kScales = tile_bytes(kBits)", "kScales = 512",
+        "pipeline", WRONG,
+    ),
+    Mutant("zeros_over_the_scales", STAGE, "kScales + kScaleBytes", "kScales",
+           "asymmetric_two_field", WRONG),
+    Mutant(
+        "weights_over_the_activations", STAGE, "kWarps = activation_bytes(kMSteps)", "kWarps = 512",
+        "pipeline", NAN,
+    ),
+    Mutant("no_swizzle_at_all", STAGE, "(chunk ^ (row & 7))", "chunk", "pipeline", CONFLICT),
+    Mutant(
+        "group_sums_of_no_size", BLOCK,
+        "return (shape.k_groups - 1) * shape.column_warps * kStepSumsBytes;", "return 0;",
+        "pipeline", REPORT, "out of range",
+    ),
+    Mutant(
+        "rows_without_a_gap", BLOCK, "kRowPitch = kTile + 4", "kRowPitch = kTile", "pipeline",
+        CONFLICT,
+    ),
+]  # fmt: skip
+
+FEEDING = [
+    Mutant(
+        "every_group_the_first_tile", FEEDER, "segment.k_begin + k_group_;", "segment.k_begin;",
+        "pipeline", WRONG,
+    ),
+    Mutant(
+        "idle_warp_not_idle", FEEDER, "n_tile < args_.padded_n / kTile",
+        "n_tile <= args_.padded_n / kTile", "n_tail", REPORT, "outside the registered",
+    ),
+    Mutant(
+        "rows_of_the_first_tile", FEEDER, "tile.m * kMSteps * kStepRows", "0", "m_tail", WRONG,
+    ),
+    Mutant(
+        "every_k_tile_by_every_group", FEEDER, "k_tile_ += step;", "k_tile_ += 1;", "pipeline",
+        WRONG,
+    ),
+    Mutant(
+        "parts_of_warps_overlap", GEMM, "column_warp * Layout::kWarpBytes", "0", "pipeline",
+        WRONG,
+    ),
+    Mutant(
+        "segments_without_tiles_end_the_work", FEEDER, "if (k_tile_ >= k_end_) continue;", "",
+        "groups_without_tiles", WRONG,
+    ),
+]  # fmt: skip
+
+ALL = "reinterpret_cast<uint64_t>(args.a) | static_cast<uint64_t>(args.lda) * 2 |"
+FRONT = "static_cast<uint64_t>(args.front_pad) * 2 | 16"
+COPIED_ROWS = "(row += row_step_) < num_rows_"
+REST = "for (; row < num_rows_; row += row_step_, source += step_) {\n      store_pair"
+LOW, HIGH = "static_cast<uint32_t>(low_column_) < k", "static_cast<uint32_t>(high_column_) < k"
+
+ACTIVATION_LOADER = [
+    Mutant(
+        "m_tail_of_the_copies", ACTIVATIONS, COPIED_ROWS,
+        "(row += row_step_) < kMSteps * kStepRows", "m_tail", REPORT,
+        "outside the registered",
+    ),
+    Mutant(
+        "rows_of_the_last_tile", ACTIVATIONS, "rows < kMSteps * kStepRows ? rows", "true ? rows",
+        "m_tail", REPORT, "out of range|another",
+    ),
+    Mutant(
+        "rows_without_copies", ACTIVATIONS, "    if (row >= num_rows_) return;\n    ptx::cp_async",
+        "    ptx::cp_async", "m_tail", REPORT, "outside the registered",
+    ),
+    Mutant(
+        "k_tail_of_the_copies", ACTIVATIONS, "left >= kElements)", "left > 0)", "k_tail", REPORT,
+        "outside the registered",
+    ),
+    Mutant(
+        "front_pad_read", ACTIVATIONS, "column >= 0 && left", "left", "front_pad", REPORT,
+        "outside the registered",
+    ),
+    Mutant(
+        "cut_pieces_are_absent", ACTIVATIONS, "left <= 0 ? 0 : left * 2", "true ? 0 : left * 2",
+        "k_tail", WRONG,
+    ),
+    Mutant(
+        "front_pad_forgotten", ACTIVATIONS, "offset_ / 2 - args.front_pad;", "offset_ / 2;",
+        "front_pad", WRONG,
+    ),
+    Mutant(
+        "width_without_the_address", ACTIVATIONS, ALL, "static_cast<uint64_t>(args.lda) * 2 |",
+        "activation_alignment", REPORT, "misaligned global address",
+    ),
+    Mutant(
+        "width_without_the_pitch", ACTIVATIONS, ALL, "reinterpret_cast<uint64_t>(args.a) |",
+        "activation_alignment", REPORT, "misaligned global address",
+    ),
+    Mutant(
+        "width_without_the_front_pad", ACTIVATIONS, FRONT, "16", "activation_alignment", REPORT,
+        "misaligned global address",
+    ),
+    Mutant(
+        "pieces_of_the_first_chunk", ACTIVATIONS, "+ offset_ % 16;", ";", "activation_alignment",
+        WRONG,
+    ),
+    Mutant(
+        "pieces_in_the_wrong_chunk", ACTIVATIONS, "activation_offset(row, offset_ / 16)",
+        "activation_offset(row, offset_ / 32)", "pipeline", NAN,
+    ),
+    Mutant(
+        "chunks_not_swizzled", ACTIVATIONS, "activation_offset(row, offset_ / 16)",
+        "(row * 8 + offset_ / 16) * 16", "pipeline", WRONG,
+    ),
+    Mutant(
+        "copies_of_the_first_row", ACTIVATIONS, "row_step_ * args.lda", "0", "m_tail", WRONG,
+    ),
+    Mutant(
+        "next_tile_of_the_same_columns", ACTIVATIONS, "source_ += step * kTile;", "", "pipeline",
+        WRONG,
+    ),
+    Mutant(
+        "gather_of_minus_one", ACTIVATIONS, LOW, "low_column_ < args.k", "act_order", NAN,
+    ),
+    Mutant(
+        "gather_beyond_the_columns", ACTIVATIONS, HIGH, "high_column_ >= 0", "k_tail", NAN,
+    ),
+    Mutant(
+        "m_tail_of_the_gather", ACTIVATIONS, "if (row_ + i * row_step_ >= num_rows_) break;\n", "",
+        "act_order", ASAN, "heap-use|use-after-poison|buffer-overflow",
+    ),
+    Mutant(
+        "rows_not_held_forgotten", ACTIVATIONS, REST, REST.replace("row < num_rows_", "false"),
+        "act_order", WRONG,
+    ),
+    Mutant(
+        "rows_not_held_from_the_first", ACTIVATIONS, "source_ + kHeldRows * step_", "source_",
+        "act_order", WRONG,
+    ),
+    Mutant(
+        "gather_without_the_table", ACTIVATIONS, "args.columns + k_tile * kTile + offset_ / 2;",
+        "args.columns;", "act_order", WRONG,
+    ),
+    Mutant(
+        "gather_of_one_column_twice", ACTIVATIONS, "high_column_ = columns[1];",
+        "high_column_ = columns[0];", "act_order", WRONG,
+    ),
+    Mutant(
+        "gathered_halves_swapped", ACTIVATIONS, "static_cast<uint32_t>(pair.high) << 16 | pair.low",
+        "static_cast<uint32_t>(pair.low) << 16 | pair.high", "act_order", WRONG,
+    ),
+    Mutant(
+        "gathered_into_the_stage_in_use", GEMM, "feeder.end(free_stage);", "feeder.end(stage);",
+        "act_order", NAN,
+    ),
+]  # fmt: skip
+
+WEIGHT_LOADER = [
+    Mutant(
+        "scale_row_of_the_wrong_slice", WEIGHTS, "kSlicesPerTile + lane / 8]",
+        "kSlicesPerTile + lane / 16]", "scale_rows", WRONG,
+    ),
+    Mutant(
+        "scale_row_off_by_one", WEIGHTS, "kSlicesPerTile + lane / 8]",
+        "kSlicesPerTile + (lane + 7) / 8]", "scale_rows", WRONG,
+    ),
+    Mutant(
+        "scale_row_of_the_tile_before", WEIGHTS,
+        "tile_bytes(kBits);\n    name_row(args, k_tile, lane);",
+        "tile_bytes(kBits);\n    name_row(args, k_tile - step, lane);", "pipeline", WRONG,
+    ),
+    Mutant(
+        "slice_rows_not_clamped", WEIGHTS, "named < last ? named : last", "named",
+        "tampered_tables", REPORT, "outside the registered",
+    ),
+    Mutant(
+        "tile_of_the_wrong_column", WEIGHTS, "static_cast<size_t>(n_tile) * k_tiles + k_tile",
+        "static_cast<size_t>(k_tile) + n_tile", "pipeline", WRONG,
+    ),
+    Mutant(
+        "next_tile_one_step_on", WEIGHTS, "static_cast<size_t>(step) * tile_bytes(kBits)",
+        "tile_bytes(kBits)", "pipeline", WRONG,
+    ),
+    Mutant(
+        "scales_of_the_first_tile", WEIGHTS, "n_tile * kTile + lane % 8 * 8;", "lane % 8 * 8;",
+        "pipeline", WRONG,
+    ),
+    Mutant(
+        "zeros_of_the_first_row", WEIGHTS, "zeros_ + source", "zeros_",
+        "asymmetric_two_field", WRONG,
+    ),
+    Mutant(
+        "a_plane_not_loaded", WEIGHTS, "plane < kSlicesPerTile * planes(kBits)",
+        "plane < kSlicesPerTile", "eight_bits", WRONG,
+    ),
+]  # fmt: skip
+
+LOW_BIAS = "low += ptx::to_float<kDtype>(bias[0]);"
+ADDITION = "int group = 1; group < choice.shape.k_groups; ++group"
+SHARED_SUMS = "      // The groups' sums of this step are there.\n      ptx::bar_sync();\n"
+READ_SUMS = (
+    "      // They have been read; those of the next step may come.\n      ptx::bar_sync();\n"
+)
+WRITTEN_ROWS = "      // The warp's rows of this step are there.\n      sync_group();\n"
+READ_ROWS = "      // They have been read; those of the next step may come.\n      sync_group();\n"
+
+ENDS = [
+    Mutant(
+        "groups_added_backwards", EPILOGUE, ADDITION,
+        "int group = choice.shape.k_groups - 1; group > 0; --group", "reduction_order", WRONG,
+    ),
+    Mutant(
+        "a_group_forgotten", EPILOGUE, ADDITION, ADDITION.replace("= 1", "= 2"), "pipeline", WRONG,
+    ),
+    Mutant(
+        "groups_share_a_place", EPILOGUE, "(group - 1) * choice.shape.column_warps", "0",
+        "pipeline", WRONG,
+    ),
+    Mutant("sums_read_early", EPILOGUE, SHARED_SUMS, "", "pipeline", RACE),
+    Mutant("sums_overwritten_early", EPILOGUE, READ_SUMS, "", "pipeline_rows", RACE),
+    Mutant("rows_read_early", EPILOGUE, WRITTEN_ROWS, "", "pipeline", RACE),
+    Mutant("rows_overwritten_early", EPILOGUE, READ_ROWS, "", "pipeline_rows", RACE),
+    Mutant(
+        "every_group_stores", EPILOGUE, "if (k_group == 0) store_rows", "store_rows", "pipeline",
+        RACE,
+    ),
+    Mutant(
+        "partial_steps_forgotten", EPILOGUE, "num_steps() * 4", "4", "stream_k", NAN,
+    ),
+    Mutant(
+        "idle_groups_hold_a_tile", EPILOGUE, "choice.shape.column_warps * kWarp;\n      const auto",
+        "block_threads(choice.shape);\n      const auto", "stream_k", RACE,
+    ),
+    Mutant(
+        "part_of_a_tile_stored", EPILOGUE, "if (!segment.whole()) {", "if (false) {", "split_k",
+        WRONG,
+    ),
+    Mutant("rows_swapped", EPILOGUE, "(2 * t + r % 2)", "(2 * t + 1 - r % 2)", "m_tail", WRONG),
+    Mutant(
+        "columns_of_the_other_half", EPILOGUE, "16 * j + r / 2 * 8 + g", "16 * j + r % 2 * 8 + g",
+        "pipeline", WRONG,
+    ),
+    Mutant(
+        "output_of_the_first_rows", EPILOGUE, "return tile.m * kMSteps * kStepRows;", "return 0;",
+        "m_tail", NAN,
+    ),
+    Mutant(
+        "output_of_the_first_columns", EPILOGUE,
+        "(tile.n * choice.shape.column_warps + column_warp)", "column_warp", "pipeline", NAN,
+    ),
+    Mutant(
+        "m_tail_of_the_output", EPILOGUE, "r < kStepRows && row + r < args.m", "r < kStepRows",
+        "m_tail", GUARD,
+    ),
+    Mutant("n_tail_of_the_output", EPILOGUE, "  if (n >= args.n) return;\n", "", "n_tail", GUARD),
+    Mutant("odd_n_of_the_output", EPILOGUE, "n + 1 < args.n;", "n < args.n;", "n_tail", GUARD),
+    Mutant("bias_of_a_padded_column", EPILOGUE, "if (has_high) high +=", "high +=", "n_tail", ASAN),
+    Mutant(
+        "bias_after_the_rounding", EPILOGUE, LOW_BIAS,
+        "low = ptx::to_float<kDtype>(static_cast<uint16_t>(ptx::pack2<kDtype>(low, 0.0f))) + "
+        "ptx::to_float<kDtype>(bias[0]);",
+        "bias", WRONG,
+    ),
+    Mutant(
+        "bias_of_the_wrong_column", EPILOGUE, "(args.bias) + n;", "(args.bias) + n % 8;", "bias",
+        WRONG,
+    ),
+    Mutant(
+        "four_bytes_at_an_odd_address", EPILOGUE,
+        "has_high && reinterpret_cast<uint64_t>(out) % 4 == 0", "has_high", "output_strides",
+        UBSAN, "misaligned address",
+    ),
+    Mutant(
+        "pitch_of_the_output_forgotten", EPILOGUE, "row * args.ldc + n", "row * args.n + n",
+        "output_strides", GUARD,
+    ),
+]  # fmt: skip
+
+MMA = [*PIPELINE, *STAGES, *FEEDING, *ACTIVATION_LOADER, *WEIGHT_LOADER, *ENDS]
