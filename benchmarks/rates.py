@@ -9,6 +9,7 @@ large products of cuBLAS on random data, since zeros run faster.
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -93,11 +94,25 @@ def measure_matrix(device: Device, sides: tuple[int, ...] = MATRIX_SIDES) -> flo
     return best
 
 
+def wake(device: Device, seconds: float, side: int, clock: Callable[[], float]) -> int:
+    """Multiplies for so long: an idle GPU takes a while to raise its clocks. Returns how often."""
+    end, replays = clock() + seconds, 0
+    a = _random(side * side, device).view(side, side).half()
+    replay = device.capture([lambda: a @ a], keep=1)
+    while clock() < end:
+        replay.time()
+        replays += 1
+    return replays
+
+
 def measure_rates(
     device: Device,
     read_bytes: int = READ_BYTES,
     sides: tuple[int, ...] = MATRIX_SIDES,
+    wake_seconds: float = 1.0,
 ) -> Rates:
+    if wake_seconds:
+        wake(device, wake_seconds, sides[-1], time.monotonic)
     found, seen = measure_reading(device, read_bytes)
     if not found:
         raise RuntimeError(f"benchmarks: no kernel could read: {'; '.join(seen)}")

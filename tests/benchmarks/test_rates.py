@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
 from benchmarks import rates
-from benchmarks.rates import measure_matrix, measure_rates, measure_reading
+from benchmarks.rates import measure_matrix, measure_rates, measure_reading, wake
 from tests.benchmarks.double import ScriptedDevice
 
 READERS = {"torch.sum": lambda: torch.sum, "torch.amax": lambda: torch.amax}
@@ -24,7 +26,7 @@ def no_waiting(monkeypatch):
 
 def test_the_fastest_reader_is_the_limit():
     device = ScriptedDevice(us=lambda number: [20.0, 10.0, 50.0][number])
-    found = measure_rates(device, read_bytes=1 << 16, sides=(64,))
+    found = measure_rates(device, read_bytes=1 << 16, sides=(64,), wake_seconds=0)
     assert found.read_by == "torch.amax"
     assert found.bytes_per_second == pytest.approx((1 << 16) / 10e-6)
     assert found.flops == pytest.approx(2 * 64**3 / 50e-6)
@@ -42,9 +44,16 @@ def test_a_reader_that_skips_or_fails_does_not_count(monkeypatch):
     assert "its sum is" in seen[2] and "ModuleNotFoundError" in seen[3]
     monkeypatch.setattr(rates, "readers", lambda: {"gone": missing})
     with pytest.raises(RuntimeError, match="no kernel could read: gone: ModuleNotFoundError"):
-        measure_rates(ScriptedDevice(), 1 << 16, (8,))
+        measure_rates(ScriptedDevice(), 1 << 16, (8,), 0)
 
 
 def test_the_best_matrix_rate_counts():
     device = ScriptedDevice(us=lambda number: [10.0, 100.0][number])
     assert measure_matrix(device, (32, 64)) == pytest.approx(2 * 32**3 / 10e-6)
+
+
+def test_a_device_that_slept_is_woken():
+    device = ScriptedDevice()
+    ticks = itertools.count()
+    assert wake(device, 5, 8, lambda: next(ticks)) == 4
+    assert len(device.log) == 4
