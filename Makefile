@@ -58,7 +58,7 @@ sanitize: $(INSTALLED)
 test-fuzz: $(INSTALLED)
 	@PADMARLIN_FUZZ_CASES=2000 $(BIN)/python -m pytest -n $(JOBS) -q tests/fuzz
 
-CPP_SOURCES = $(shell find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
+CPP_SOURCES = $(shell find csrc tests benchmarks -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
 lint: $(LINTERS)
 	$(BIN)/ruff check

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,10 @@ from padmarlin.errors import check_data, check_strided, refusal
 from padmarlin.weight import PaddedWeight
 
 _ = ops  # defines torch.ops.padmarlin
+
+# Resolved once: a decode step calls hundreds of times and waits for nothing else.
+_gemm = torch.ops.padmarlin.gemm.default
+_gemm_out = torch.ops.padmarlin.gemm_out.default
 
 
 def gemm(
@@ -39,11 +45,27 @@ def gemm(
         TypeError, ValueError: an argument that does not fit, named with its remedy.
         RuntimeError: inputs that require grad; CUDA tensors without a CUDA build.
     """
-    _check(a, weight, bias)
-    if not isinstance(batch_invariant, bool):
-        raise TypeError(refusal("gemm", "batch_invariant", repr(batch_invariant), "a bool"))
-    rows = a.reshape(-1, weight.k)
-    arguments = (
+    if not _is_plain(a, weight, bias, batch_invariant):
+        _check(a, weight, bias)
+        if not isinstance(batch_invariant, bool):
+            raise TypeError(refusal("gemm", "batch_invariant", repr(batch_invariant), "a bool"))
+    is_matrix = a.dim() == 2
+    rows = a if is_matrix else a.reshape(-1, weight.k)
+    arguments = operator_arguments(weight, bias, batch_invariant)
+    if out is None:
+        result = _gemm(rows, *arguments)
+        return result if is_matrix else result.view(*a.shape[:-1], weight.n)
+    if not _is_plain_out(out, a, weight):
+        _check_out(out, (*a.shape[:-1], weight.n), rows, weight)
+    _gemm_out(out if is_matrix else out.view(-1, weight.n), rows, *arguments)
+    return out
+
+
+def operator_arguments(
+    weight: PaddedWeight, bias: Tensor | None, batch_invariant: bool
+) -> tuple[Any, ...]:
+    """What the operators of :mod:`padmarlin.ops` take behind ``a``."""
+    return (
         weight.qweight,
         weight.scales,
         weight.zeros,
@@ -57,12 +79,6 @@ def gemm(
         int(weight.dequant),
         batch_invariant,
     )
-    shape = (*a.shape[:-1], weight.n)
-    if out is None:
-        return torch.ops.padmarlin.gemm(rows, *arguments).view(shape)
-    _check_out(out, shape, rows, weight)
-    torch.ops.padmarlin.gemm_out(out.view(-1, weight.n), rows, *arguments)
-    return out
 
 
 def dequantize(weight: PaddedWeight) -> Tensor:
@@ -92,6 +108,55 @@ def _check_weight(function: str, weight: object) -> None:
         raise TypeError(
             refusal(function, "weight", type(weight).__name__, "a PaddedWeight", remedy)
         )
+
+
+def _is_plain(a: object, weight: object, bias: object, batch_invariant: object) -> bool:
+    """Whether there is nothing to refuse, told in a microsecond.
+
+    False says nothing yet: it may be a subclass, or grad may be off. Then `_check` looks closer.
+    """
+    if type(a) is not Tensor or type(weight) is not PaddedWeight:
+        return False
+    scales = weight.scales
+    return (
+        _is_like(a, scales)
+        and a.dim() > 0
+        and a.shape[-1] == weight.k
+        and (
+            bias is None
+            or (type(bias) is Tensor and _is_like(bias, scales) and bias.shape == (weight.n,))
+        )
+        and not scales.requires_grad
+        and type(batch_invariant) is bool
+        and not (a.is_cuda and not _extension.extension_status().available)
+    )
+
+
+def _is_like(tensor: Tensor, scales: Tensor) -> bool:
+    return (
+        tensor.dtype == scales.dtype
+        and tensor.device == scales.device
+        and tensor.layout == torch.strided
+        and not tensor.is_nested
+        and not tensor.requires_grad
+    )
+
+
+def _is_plain_out(out: object, a: Tensor, weight: PaddedWeight) -> bool:
+    """The same of ``out``: two contiguous tensors, one behind the other."""
+    return (
+        type(out) is Tensor
+        and not torch.compiler.is_compiling()  # there, addresses mean nothing
+        and _is_like(out, weight.scales)
+        and out.shape[-1:] == (weight.n,)
+        and out.shape[:-1] == a.shape[:-1]
+        and out.is_contiguous()
+        and a.is_contiguous()
+        and not out.is_inference()
+        and (
+            out.data_ptr() + out.nbytes <= a.data_ptr() or a.data_ptr() + a.nbytes <= out.data_ptr()
+        )
+    )
 
 
 def _check(a: object, weight: object, bias: object) -> None:

@@ -31,14 +31,14 @@ from padmarlin.errors import refusal
 from padmarlin.layout import SLICE, TILE, Dequant, round_up, tile_words
 from padmarlin.packing import Packing, held, packs
 
-_WEIGHT = (
+WEIGHT_SCHEMA = (
     "Tensor qweight, Tensor scales, Tensor? zeros, Tensor slice_rows, Tensor? columns, "
     "Tensor? bias, int k, int n, int bits, int front_pad, int dequant, bool batch_invariant"
 )
 
 _library = torch.library.Library("padmarlin", "DEF")
-_library.define(f"gemm(Tensor a, {_WEIGHT}) -> Tensor")
-_library.define(f"gemm_out(Tensor(a!) out, Tensor a, {_WEIGHT}) -> ()")
+_library.define(f"gemm(Tensor a, {WEIGHT_SCHEMA}) -> Tensor")
+_library.define(f"gemm_out(Tensor(a!) out, Tensor a, {WEIGHT_SCHEMA}) -> ()")
 _library.define(
     "repack(Tensor words, Tensor source_rows, Tensor slice_rows, Tensor? pad_codes, "
     "int packing, int first_column, int n, int bits, int field_base) -> Tensor"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import padmarlin
+from padmarlin import functional
 from tests.weights import random_weight
 
 K, N = 100, 70
@@ -177,3 +178,54 @@ def test_out_from_inference_mode(made):
 def test_dequantize_refuses_anything_else():
     with pytest.raises(TypeError, match="dequantize: weight: got Tensor"):
         padmarlin.dequantize(torch.zeros(3))
+
+
+def plain_and_not(made):
+    """Arguments of every kind, good and bad: (a, weight, bias, batch_invariant)."""
+    a, weight, bias = activations(5, K), made.packed, activations(N)
+    good = (a, weight, bias, False)
+    others = [
+        [activations(K), a[None], a[::2], a[:, :-1], a[0, 0], a.float(), a.bfloat16(), None, [1.0],
+         a.to("meta"), a.to_sparse(), torch.nested.nested_tensor([a]), torch.nn.Parameter(a),
+         a.clone().requires_grad_(), torch.empty(0, K, dtype=torch.float16)],
+        [None, "w", replace(weight, scales=torch.nn.Parameter(weight.scales)), weight.to("meta")],
+        [None, 1, bias[:3], bias[None], bias.float(), bias.to("meta"), torch.nn.Parameter(bias)],
+        [True, 0, 1, None, "yes"],
+    ]  # fmt: skip
+    yield good
+    for place, values in enumerate(others):
+        for value in values:
+            yield (*good[:place], value, *good[place + 1 :])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_what_is_called_plain_is_what_the_checks_let_pass(made):
+    plain = 0
+    for a, weight, bias, batch_invariant in plain_and_not(made):
+        if functional._is_plain(a, weight, bias, batch_invariant):
+            plain += 1
+            functional._check(a, weight, bias)
+            assert isinstance(batch_invariant, bool)
+    assert plain == 7  # or the cheap test would never be of use
+
+
+def test_an_out_that_is_called_plain_is_what_the_checks_let_pass(made):
+    buffer = torch.empty(5 * (K + N) + 1, dtype=torch.float16)
+    a = buffer[: 5 * K].view(5, K)
+    behind = buffer[5 * K : -1].view(5, N)
+    outs = [behind, behind[None], behind[:4], behind[:, :-1], behind.float(), behind.t(), None]
+    outs += [buffer[start : start + 5 * N].view(5, N) for start in (0, 1, 5 * K - 1, 5 * K + 1)]
+    outs += [torch.nn.Parameter(behind), torch.empty(5, 2 * N, dtype=torch.float16)[:, :N]]
+    plain = [out for out in outs if functional._is_plain_out(out, a, made.packed)]
+    for out in plain:
+        functional._check_out(out, (5, N), a, made.packed)
+    assert len(plain) == 2
+
+
+def test_a_call_with_out_in_front_of_a_is_no_overlap(made):
+    buffer = torch.empty(5 * (K + N), dtype=torch.float16)
+    out, a = buffer[: 5 * N].view(5, N), buffer[5 * N :].view(5, K)
+    a.copy_(activations(5, K))
+    assert torch.equal(padmarlin.gemm(a, made.packed, out=out), padmarlin.gemm(a, made.packed))
+    with pytest.raises(ValueError, match="out: got a tensor that overlaps a"):
+        padmarlin.gemm(a, made.packed, out=buffer[5 * N - 1 : 10 * N - 1].view(5, N))
