@@ -39,9 +39,16 @@ def why_vllm_fails(cut: Cut) -> str | None:
     verdict = judge("vllm", cut)
     if verdict.outcome in (Outcome.REFUSE, Outcome.WRONG):
         return verdict.reason
-    if verdict.outcome is Outcome.UNKNOWN and (cut.reorders or not cut.whole_words):
+    if verdict.outcome is Outcome.UNKNOWN and (cut.reorders or _splits_words(cut)):
         return verdict.reason
     return None
+
+
+def _splits_words(cut: Cut) -> bool:
+    """Along K, or along N where something is packed along N: zero points, and AWQ's codes."""
+    per_word = 32 // cut.bits
+    packs_n = not cut.sym or cut.method == "awq"
+    return cut.k % per_word != 0 or (packs_n and not cut.whole_words)
 
 
 def why_experts_fail(cut: Cut) -> str | None:

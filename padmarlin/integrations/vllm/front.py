@@ -67,7 +67,7 @@ class PadmarlinConfig(QuantizationConfig):
 
 
 class PadmarlinAutoConfig(PadmarlinConfig):
-    """Without `--quantization`, or with vLLM's own name of the format: as ``PADMARLIN_VLLM`` says."""
+    """Without `--quantization`, or with vLLM's own name of the format: by ``PADMARLIN_VLLM``."""
 
     name: ClassVar[str] = AUTO
 
@@ -82,11 +82,12 @@ class PadmarlinAutoConfig(PadmarlinConfig):
         if unfit is not None:
             logger.warning("padmarlin: leaves the model to vLLM: %s", unfit)
             return None
-        return cls.name
+        # By another name, not only in another way: vLLM's cache of compiled graphs knows the name.
+        return TAKE_ALL if mode_from_environment() is Mode.ALWAYS else cls.name
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> QuantizationConfig:
-        return _configuration(config, mode_from_environment())
+        return _configuration(config, Mode.AUTO)
 
 
 def register_methods() -> None:

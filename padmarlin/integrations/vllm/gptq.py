@@ -42,9 +42,11 @@ class PadmarlinGptqConfig(Taking, AutoGPTQConfig):
     def of(cls, config: dict[str, Any], mode: Mode) -> PadmarlinGptqConfig:
         # vLLM's constructor refuses act-order; so it is told of it afterwards.
         dynamic = config.get("dynamic") or {}
-        made = cls.from_config({**config, "desc_act": False, "dynamic": _in_order(dynamic)})
+        in_order = {"desc_act": False, "dynamic": _in_order(dynamic)}
+        made = cls.from_config({"sym": True, **config, **in_order})
         made.mode, made.journal = mode, Journal()
-        made.desc_act, made.dynamic, made.full_config = config["desc_act"], dynamic, config
+        made.desc_act, made.dynamic = bool(config.get("desc_act")), dynamic
+        made.full_config = config
         made.checkpoint_format = _checkpoint_format(config)
         return made
 
@@ -89,23 +91,21 @@ class PadmarlinGptqConfig(Taking, AutoGPTQConfig):
 
     @property
     def _reads_g_idx(self) -> bool:
-        """Whether any layer may be in act-order; if not, g_idx is dropped, as vLLM always does."""
-        overrides = (values for values in self.dynamic.values() if isinstance(values, dict))
-        return self.desc_act or any(values.get("desc_act") for values in overrides)
+        """Whether any layer may be in act-order. Then vLLM refuses the model as a whole, and none
+        of its linear layers is left to vLLM; if not, g_idx is dropped as vLLM always does."""
+        rules = [values for values in self.dynamic.values() if isinstance(values, dict)]
+        return any(
+            values.get("desc_act", self.desc_act)
+            and values.get("group_size", self.group_size) != -1
+            for values in ({}, *rules)
+        )
 
     def get_checkpoint_weight_mapper(self) -> WeightsMapper:
-        """Drops the g_idx that no layer has a parameter for; vLLM's own drops all of them."""
+        """vLLM's own drops every g_idx."""
         self.report()
         if not self._reads_g_idx:
             return AutoGPTQConfig.get_checkpoint_weight_mapper()
-        left = (name for prefix in self.journal.left for name in self._unfused(prefix))
-        dropped = {f"{name}.g_idx": None for name in left}
-        return WeightsMapper(orig_to_new_regex={_EXPERT: None}, orig_to_new_suffix=dropped)
-
-    def _unfused(self, prefix: str) -> list[str]:
-        """A layer's name, and those of the matrices that it fuses."""
-        parent, _, last = prefix.rpartition(".")
-        return [prefix, *(f"{parent}.{part}" for part in self.packed_modules_mapping.get(last, ()))]
+        return WeightsMapper(orig_to_new_regex={_EXPERT: None})
 
 
 def _settings_themselves(settings: AutoGPTQConfig) -> AutoGPTQConfig:

@@ -10,6 +10,7 @@ from torch.nn import Module
 from vllm.model_executor.layers.fused_moe import RoutedExperts
 from vllm.model_executor.layers.linear import ReplicatedLinear, RowParallelLinear
 from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
 from padmarlin.engines import Cut
 from padmarlin.integrations.vllm.reading import Coding
@@ -46,6 +47,17 @@ def expert_cuts(layer: RoutedExperts, coding: Coding) -> tuple[Cut, Cut]:
         Cut(k=hidden, n_parts=(intermediate,) * 2, full_k=hidden, axis="n", **common),
         Cut(k=intermediate, n_parts=(hidden,), full_k=intermediate * tp, axis="k", **common),
     )
+
+
+def why_vocabulary_fails(layer: Any, coding: Coding) -> str | None:
+    """vLLM pads vocabularies; its loader then fills rows, which in GPTQ's and AWQ's tensors are not
+    the vocabulary's."""
+    if not isinstance(layer, ParallelLMHead) or coding.packing == Packing.COMPRESSED_TENSORS:
+        return None
+    given, padded = layer.org_vocab_size, layer.num_embeddings_padded
+    if given == padded:
+        return None
+    return f"vLLM pads the vocabulary of {given} to {padded} and cannot load such an lm_head"
 
 
 def refusal_of(method: QuantizeMethodBase, layer: Any) -> str | None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from typing import Any
 
@@ -124,8 +124,7 @@ class PadmarlinLinearMethod(LinearMethodBase):
         )
         self.parts = list(output_partition_sizes)
         self.products = ()
-        config = get_current_vllm_config_or_none()
-        self.dummy = config is not None and config.load_config.load_format == "dummy"
+        self.vllm_config = get_current_vllm_config_or_none()
         self.dtype = params_dtype
         self._register(layer, _loader_of(layer, extra_weight_attrs["weight_loader"]))
 
@@ -171,6 +170,20 @@ class PadmarlinLinearMethod(LinearMethodBase):
             _Product.register(layer, weight, f"_{index}" if many else "")
             for index, weight in enumerate(weights)
         )
+        self._mark_compiled_graphs(weights)
+
+    def _mark_compiled_graphs(self, weights: list[PaddedWeight]) -> None:
+        """The numbers of the call become constants of compiled graphs, and some depend on the
+        weights. vLLM keeps graphs under a hash of its settings; these go into it, so that another
+        checkpoint in the same place does not get the graph of this one."""
+        if self.vllm_config is None or not isinstance(self.vllm_config.additional_config, dict):
+            return
+        constants = [
+            [*astuple(product), weight.zeros is None, weight.columns is None]
+            for product, weight in zip(self.products, weights, strict=True)
+        ]
+        marks = self.vllm_config.additional_config.setdefault("padmarlin", {})
+        marks[self.name] = constants
 
     def _take_parameters(self, layer: Any) -> list[Any]:
         """The data of what was loaded; the layer keeps none of it."""
@@ -195,8 +208,9 @@ class PadmarlinLinearMethod(LinearMethodBase):
     def _check_may_lack_g_idx(self) -> None:
         """compressed-tensors leaves g_idx unset where nothing is reordered; for GPTQ with act-order
         it must be there, unless the weights are vLLM's dummies."""
-        coding = self.coding
-        if coding.act_order and coding.packing == Packing.GPTQ and not self.dummy:
+        coding, config = self.coding, self.vllm_config
+        dummy = config is not None and config.load_config.load_format == "dummy"
+        if coding.act_order and coding.packing == Packing.GPTQ and not dummy:
             function, argument = "padmarlin.integrations.vllm", f"g_idx of {self.name}"
             expected = "one, as desc_act is true"
             remedy = "download the checkpoint again, or quantize it with desc_act false"

@@ -21,7 +21,9 @@ ALIASES = {
 
 def method_of(config: Mapping[str, Any]) -> str | None:
     """One of ALIASES, if padmarlin reads checkpoints with these settings; else None."""
-    reader = _READERS.get(str(config.get("quant_method", "gptq")).lower())
+    # AutoGPTQ's and AutoAWQ's own files name no method.
+    unnamed = "awq" if "w_bit" in config else "gptq"
+    reader = _READERS.get(str(config.get("quant_method", unnamed)).lower())
     return reader(config) if reader is not None else None
 
 

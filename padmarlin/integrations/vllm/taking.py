@@ -12,7 +12,13 @@ from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBa
 
 from padmarlin.integrations.vllm.decide import Decision, decide, why_experts_fail
 from padmarlin.integrations.vllm.journal import Journal
-from padmarlin.integrations.vllm.layers import cut_of, expert_cuts, one_line, refusal_of
+from padmarlin.integrations.vllm.layers import (
+    cut_of,
+    expert_cuts,
+    one_line,
+    refusal_of,
+    why_vocabulary_fails,
+)
 from padmarlin.integrations.vllm.log import logger
 from padmarlin.integrations.vllm.method import PadmarlinLinearMethod
 from padmarlin.integrations.vllm.mode import Mode
@@ -38,15 +44,11 @@ class Taking:
         """padmarlin's method for a quantized dense layer, or vLLM's: what `own` gives."""
         decision = decide(cut_of(layer, coding), self.mode)
         if not decision.take:
-            try:
-                method = own()
-                refused = None if method is None else refusal_of(method, layer)
-            except Exception as error:
-                refused = one_line(error)
-            if refused is None:
+            method, reason = _asked(layer, coding, own)
+            if reason is None:
                 self.journal.leave(prefix)
                 return method
-            decision = Decision(True, f"vLLM refuses it: {refused}")
+            decision = Decision(True, reason)
         self.journal.take(prefix, decision.reason)
         return PadmarlinLinearMethod(coding, prefix, reads_g_idx=reads_g_idx)
 
@@ -67,3 +69,18 @@ class Taking:
         self.journal.report(
             get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size()
         )
+
+
+def _asked(
+    layer: Module, coding: Coding, own: Callable[[], QuantizeMethodBase | None]
+) -> tuple[QuantizeMethodBase | None, str | None]:
+    """vLLM's method for a layer, or why it has none that works."""
+    reason = why_vocabulary_fails(layer, coding)
+    if reason is not None:
+        return None, reason
+    try:
+        method = own()
+    except Exception as error:
+        return None, f"vLLM refuses it: {one_line(error)}"
+    refused = None if method is None else refusal_of(method, layer)
+    return method, None if refused is None else f"vLLM refuses it: {refused}"

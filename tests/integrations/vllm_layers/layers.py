@@ -118,3 +118,16 @@ def _load_fused_bias(case: Case, layer: Any) -> None:
     shards = (0, 1) if case.kind == "gate_up" else ("q", "k", "v")
     for shard, part in zip(shards, case.bias.split(list(case.n)), strict=True):
         layer.bias.weight_loader(layer.bias, part, shard)
+
+
+def build_and_say(case: Case) -> str:
+    """The class of the quantization method that a layer gets."""
+    from vllm.config import VllmConfig, set_current_vllm_config
+
+    with set_current_vllm_config(VllmConfig()):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float16)
+        try:
+            return type(build(case).quant_method).__name__
+        finally:
+            torch.set_default_dtype(before)
