@@ -19,9 +19,13 @@ from vllm.model_executor.layers.quantization.compressed_tensors.schemes import (
 from vllm.model_executor.layers.quantization.compressed_tensors.transform.linear import (
     get_linear_transform_schemes,
 )
-from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+from vllm.model_executor.layers.vocab_parallel_embedding import (
+    ParallelLMHead,
+    VocabParallelEmbedding,
+)
 from vllm.model_executor.models.utils import WeightsMapper
 
+from padmarlin.errors import refusal
 from padmarlin.integrations.vllm.journal import Journal
 from padmarlin.integrations.vllm.mode import Mode
 from padmarlin.integrations.vllm.reading import Coding
@@ -52,12 +56,30 @@ class PadmarlinCompressedTensorsConfig(Taking, CompressedTensorsConfig):
     def get_quant_method(self, layer: Module, prefix: str) -> QuantizeMethodBase | None:
         own = super().get_quant_method
         if isinstance(layer, RoutedExperts):
-            self._warn_of_experts(layer, prefix)
+            # As vLLM does before it looks up what experts are: "Linear" means them too.
+            self._add_fused_moe_to_target_scheme_map()
+            expert = f"{prefix}.0.{layer.ckpt_down_proj_name}"
+            self._check_in_order(layer, expert)
+            self._warn_of_experts(layer, prefix, expert)
             return own(layer, prefix)
         coding = self._coding_of(layer, prefix)
         if coding is None:
+            self._check_in_order(layer, prefix)
             return own(layer, prefix)
-        return self.choose(layer, prefix, coding, lambda: own(layer, prefix))
+
+        def own_if_in_order() -> QuantizeMethodBase | None:
+            self._check_in_order(layer, prefix)
+            return own(layer, prefix)
+
+        reordered = self._is_reordered(layer, prefix)
+        return self.choose(layer, prefix, coding, own_if_in_order, reads_g_idx=reordered)
+
+    def _check_in_order(self, layer: Module, name: str) -> None:
+        """Refuses what vLLM would refuse, had it been told of act-order: it ignores g_idx."""
+        if self._is_reordered(layer, name):
+            function, expected = "padmarlin.integrations.vllm", "static or none"
+            remedy = "quantize it with static act-order: padmarlin does not run this kind of layer"
+            raise ValueError(refusal(function, f"actorder of {name}", "group", expected, remedy))
 
     def _coding_of(self, layer: Module, prefix: str) -> Coding | None:
         """None: nothing that padmarlin reads, or not quantized."""
@@ -74,36 +96,43 @@ class PadmarlinCompressedTensorsConfig(Taking, CompressedTensorsConfig):
             return None
         if any(transforms):
             return None
-        return self._coding(scheme, self._is_reordered(layer, prefix), layer.input_size)
-
-    def _is_reordered(self, layer: Module, prefix: str) -> bool:
-        settings = self.get_scheme_dict(layer, prefix)
-        return any(
-            settings is self.target_scheme_map.get(target) for target in self.reordered_targets
-        )
-
-    def _coding(self, scheme: CompressedTensorsWNA16, reordered: bool, k: int) -> Coding:
+        reordered = self._is_reordered(layer, prefix)
         return Coding(
             Packing.COMPRESSED_TENSORS,
             bits=scheme.num_bits,
             group_size=scheme.group_size,
             sym=scheme.symmetric,
-            act_order=reordered and scheme.group_size != -1 and k > scheme.group_size,
+            act_order=reordered
+            and scheme.group_size != -1
+            and layer.input_size > scheme.group_size,
         )
 
-    def _warn_of_experts(self, layer: RoutedExperts, prefix: str) -> None:
-        groups = (settings.get("weights") for settings in self.target_scheme_map.values())
-        for weights in groups:
-            if weights is not None and weights.type == "int" and weights.num_bits in (4, 8):
-                coding = Coding(
-                    Packing.COMPRESSED_TENSORS,
-                    bits=weights.num_bits,
-                    group_size=weights.group_size or -1,
-                    sym=weights.symmetric,
-                    act_order=bool(self.reordered_targets),
-                )
-                self.warn_of_experts(layer, prefix, coding)
-                return
+    def _is_reordered(self, layer: Module, prefix: str) -> bool:
+        settings = self._settings_of(layer, prefix)
+        return settings is not None and any(
+            settings is self.target_scheme_map.get(target) for target in self.reordered_targets
+        )
+
+    def _settings_of(self, layer: Module, name: str) -> dict[str, Any] | None:
+        if not isinstance(layer, (LinearBase, VocabParallelEmbedding, RoutedExperts)):
+            return None
+        try:
+            return self.get_scheme_dict(layer, name)
+        except ValueError:  # no target matches
+            return None
+
+    def _warn_of_experts(self, layer: RoutedExperts, prefix: str, expert: str) -> None:
+        weights = (self._settings_of(layer, expert) or {}).get("weights")
+        if weights is None or weights.type != "int" or weights.num_bits not in (4, 8):
+            return
+        coding = Coding(
+            Packing.COMPRESSED_TENSORS,
+            bits=weights.num_bits,
+            group_size=weights.group_size or -1,
+            sym=weights.symmetric,
+            act_order=False,
+        )
+        self.warn_of_experts(layer, prefix, coding)
 
     def apply_vllm_mapper(self, hf_to_vllm_mapper: WeightsMapper) -> None:
         super().apply_vllm_mapper(hf_to_vllm_mapper)

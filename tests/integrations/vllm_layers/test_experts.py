@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -10,6 +11,8 @@ from unittest import mock
 import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm")
+
+from tests.integrations.vllm_layers.ranks import RankError
 
 NAME = "model.layers.5.mlp.experts"
 WEIGHTS = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 128}
@@ -32,6 +35,7 @@ def experts(config: Any, intermediate: int, tp: int) -> tuple[object, list[str]]
     from padmarlin.integrations.vllm.log import logger
 
     layer = RoutedExperts.__new__(RoutedExperts)
+    object.__setattr__(layer, "ckpt_down_proj_name", "down_proj")
     object.__setattr__(
         layer,
         "moe_config",
@@ -73,3 +77,18 @@ def test_straddling_experts_are_named_and_left(ranks_of, written: str, mode: str
 def test_nothing_is_said_of_experts_that_fit(ranks_of, written: str) -> None:
     ((method, lines),) = ranks_of(1).run(chosen, written, "padmarlin-auto", 1536, 2)
     assert (method, lines) == ("vLLM's", [])
+
+
+def test_experts_in_act_order_are_refused_by_name(ranks_of) -> None:
+    """vLLM refuses the model; left to it without its act-order they would be wrong."""
+    groups = {"group_0": {"targets": ["Linear"], "weights": {**WEIGHTS, "actorder": "group"}}}
+    with pytest.raises(RankError, match=f"actorder of {NAME}.0.down_proj: got group"):
+        ranks_of(1).run(
+            partial(chosen, config_groups=groups), "compressed-tensors", "padmarlin-auto", 1536, 2
+        )
+
+
+def test_ignored_experts_are_not_spoken_of(ranks_of) -> None:
+    ignoring = partial(chosen, ignore=["re:.*experts.*"])
+    ((_, lines),) = ranks_of(1).run(ignoring, "compressed-tensors", "padmarlin-auto", 1408, 2)
+    assert lines == []
