@@ -46,6 +46,8 @@ _NAMES = {
 }
 """How the checkpoint, and so vLLM, calls words, scales, zeros and g_idx."""
 
+_DUMMY_SCALE = 2.0**-10
+
 
 @dataclass(frozen=True)
 class _Product:
@@ -155,6 +157,8 @@ class PadmarlinLinearMethod(LinearMethodBase):
         if self.products:
             return
         words, scales, zeros, g_idx = self._take_parameters(layer)
+        if self._is_dummy:
+            scales.fill_(_DUMMY_SCALE)  # vLLM's random ones may be too small for fp16
         weights = [
             self.rank.repack(
                 words[:, columns],
@@ -208,13 +212,18 @@ class PadmarlinLinearMethod(LinearMethodBase):
     def _check_may_lack_g_idx(self) -> None:
         """compressed-tensors leaves g_idx unset where nothing is reordered; for GPTQ with act-order
         it must be there, unless the weights are vLLM's dummies."""
-        coding, config = self.coding, self.vllm_config
-        dummy = config is not None and config.load_config.load_format == "dummy"
-        if coding.act_order and coding.packing == Packing.GPTQ and not dummy:
+        coding = self.coding
+        if coding.act_order and coding.packing == Packing.GPTQ and not self._is_dummy:
             function, argument = "padmarlin.integrations.vllm", f"g_idx of {self.name}"
             expected = "one, as desc_act is true"
             remedy = "download the checkpoint again, or quantize it with desc_act false"
             raise ValueError(refusal(function, argument, "none", expected, remedy))
+
+    @property
+    def _is_dummy(self) -> bool:
+        """--load-format dummy: nothing was loaded, only sizes and speed count."""
+        config = self.vllm_config
+        return config is not None and config.load_config.load_format == "dummy"
 
     def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])

@@ -165,6 +165,23 @@ def test_missing_g_idx_is_refused_by_name(ranks_of) -> None:
         ranks_of(1).run(layers.run, replace(case, name=NAME, tensors=(without,)))
 
 
+def test_dummy_weights(ranks_of) -> None:
+    case, _ = cases.gptq(0, "row", 256, 64, act_order=True, symmetric=False)
+    assert ranks_of(1).run(_dummy, case) == [True]
+
+
+def _dummy(case: layers.Case) -> bool:
+    from vllm.config import LoadConfig, VllmConfig, set_current_vllm_config
+
+    with set_current_vllm_config(VllmConfig(load_config=LoadConfig(load_format="dummy"))):
+        torch.set_default_dtype(torch.float16)
+        layer = layers.build(case)
+        torch.set_default_dtype(torch.float32)
+        layer.scales.data.fill_(1e-9)
+        layer.quant_method.process_weights_after_loading(layer)
+        return bool(layer(case.x)[0].isfinite().all())
+
+
 def test_tensors_of_another_layer_are_refused_by_name(ranks_of) -> None:
     case, other = asymmetric(), asymmetric("row", 512, 64)
     with pytest.raises(
