@@ -13,6 +13,7 @@ nothing is eager: torch.compile and CUDA graphs are in use.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -90,12 +91,13 @@ def serve_and_ask(
             if is_up(server, address):
                 found = [ask(address, str(options.checkpoint), prompt) for prompt in prompts]
         finally:
-            os.killpg(server.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has given up already
+                os.killpg(server.pid, signal.SIGKILL)
             server.wait()
         text = Path(log.name).read_text(errors="replace").splitlines()
     said = [line.partition("] ")[2] for line in text if "] padmarlin: " in line]
     if found is None:
-        said += [line for line in text if "Error: " in line][:3]
+        said += [line for line in text if "Error: " in line][:3] or text[-3:]
     return found, said
 
 
