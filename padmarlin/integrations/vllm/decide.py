@@ -2,7 +2,7 @@
 """Whether padmarlin takes a layer: a pure function of its sizes, its coding and the mode.
 
 What vLLM does with a layer is known from ``padmarlin.engines``. Nothing here imports vLLM; what
-vLLM itself says when it is asked to make the layer comes on top (``probe.py``).
+vLLM itself says when it is asked to make the layer comes on top (``layers.refusal_of``).
 """
 
 from __future__ import annotations
