@@ -97,7 +97,7 @@ def serve_and_ask(
         text = Path(log.name).read_text(errors="replace").splitlines()
     said = [line.partition("] ")[2] for line in text if "] padmarlin: " in line]
     if found is None:
-        said += [line for line in text if "Error: " in line][:3] or text[-3:]
+        said += [line for line in text if "rror" in line][:5] or text[-3:]
     return found, said
 
 

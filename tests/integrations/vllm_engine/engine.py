@@ -72,7 +72,8 @@ def ask(
             _end_group(process)
     text = (folder / "log.txt").read_text()
     if process.returncode or not answer.exists():
-        errors = [line for line in text.splitlines() if "Error" in line]
+        # pydantic says "Value error, ..." in a line of its own.
+        errors = [line for line in text.splitlines() if "rror" in line]
         raise EngineError("\n".join(errors) or text[-2000:])
     lines = [
         line.partition("padmarlin: ")[2] for line in text.splitlines() if "] padmarlin: " in line
