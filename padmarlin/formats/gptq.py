@@ -122,10 +122,8 @@ def gptq_layer(
     checkpoint_format: str,
 ) -> Layer:
     """A layer of tensors whose dtypes and shapes have been checked."""
-    if qzeros is not None and checkpoint_format == "gptq":
-        # In 64 bits, so that the carry out of the highest code is lost as it should be: only the
-        # low 32 bits are read.
-        qzeros = qzeros.to(torch.int64) + _V1_ONES[bits]
+    if qzeros is not None:
+        qzeros = plain_zeros(qzeros, bits, checkpoint_format)
     return Layer(
         function="repack_gptq",
         packing=Packing.GPTQ,
@@ -138,6 +136,14 @@ def gptq_layer(
         sym=sym,
         zeros_remedy="pass sym=False or None, or check checkpoint_format",
     )
+
+
+def plain_zeros(qzeros: Tensor, bits: int, checkpoint_format: str) -> Tensor:
+    """The words of zero points as they are, of which the low 32 bits count."""
+    if checkpoint_format != "gptq":
+        return qzeros
+    # In 64 bits, so that the carry out of the highest code is lost as it should be.
+    return qzeros.to(torch.int64) + _V1_ONES[bits]
 
 
 def _rows(qweight: Tensor, g_idx: Tensor | None, k: int | None, bits: int) -> int:

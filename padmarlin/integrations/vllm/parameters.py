@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters that load what a rank keeps (``reading.py``) through vLLM's own weight loaders.
+
+vLLM's layers say which columns go where: they call a `load_*` method of the parameter with the
+whole tensor of the checkpoint, or, where the checkpoint has fused it, with a part that they cut
+out along `output_dim`. The rows are the parameter's own business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from vllm.model_executor.parameter import BasevLLMParameter, PackedvLLMParameter
+
+from padmarlin.errors import refusal
+from padmarlin.integrations.vllm.words import Range
+
+Reader = Callable[[Tensor, Range, torch.device], Tensor]
+"""Of a checkpoint's tensor, these columns and the rank's rows, on a device."""
+
+_Part = str | int | tuple[int, ...] | None
+"""How vLLM names one of the matrices that it fuses; None: all of them."""
+
+_FUSED = ("q", "k", "v", "index_q", "index_k")
+"""vLLM's names of the matrices that an attention's fused projection consists of, in their order."""
+
+
+class ColumnsParameter(PackedvLLMParameter):
+    """A tensor whose last axis is the rank's columns, read by `read`."""
+
+    def __init__(
+        self,
+        *,
+        data: Tensor,
+        read: Reader,
+        output_dim: int,
+        packed_factor: int,
+        weight_loader: Callable[..., None],
+    ) -> None:
+        # output_dim and packed_factor speak of the checkpoint's tensor, not of this one.
+        super().__init__(
+            data=data,
+            input_dim=1 - output_dim,
+            output_dim=output_dim,
+            packed_dim=output_dim if packed_factor > 1 else 1 - output_dim,
+            packed_factor=packed_factor,
+            weight_loader=weight_loader,
+        )
+        self.read = read
+
+    def store(self, loaded: Tensor, first: int, offset: int, size: int) -> None:
+        """Columns [first, first + size) of the checkpoint's become those from `offset` on."""
+        found = self.read(loaded, (first, first + size), self.data.device)
+        self.data[:, offset : offset + size].copy_(found)
+
+    def load_column_parallel_weight(self, loaded_weight: Tensor) -> None:
+        size = self.data.shape[1]
+        self.store(loaded_weight, self.tp_rank * size, 0, size)
+
+    def load_row_parallel_weight(self, loaded_weight: Tensor) -> None:
+        self.store(loaded_weight, 0, 0, self.data.shape[1])
+
+    def load_merged_column_weight(self, loaded_weight: Tensor, **kwargs: Any) -> None:
+        size = kwargs["shard_size"]
+        self.store(loaded_weight, self.tp_rank * size, kwargs["shard_offset"], size)
+
+    def load_qkv_weight(self, loaded_weight: Tensor, **kwargs: Any) -> None:
+        size = kwargs["shard_size"]
+        # Fewer KV heads than ranks: `num_heads` ranks in a row hold the same one.
+        replicas = 1 if kwargs["shard_id"] == "q" else kwargs["num_heads"]
+        first = self.tp_rank // replicas * size
+        self.store(loaded_weight, first, kwargs["shard_offset"], size)
+
+    def adjust_shard_indexes_for_packing(
+        self, shard_size: int, shard_offset: int
+    ) -> tuple[int, int]:
+        """In words, for a matrix fused in the checkpoint; vLLM's own rounds down."""
+        factor = self.packed_factor
+        if shard_size % factor or shard_offset % factor:
+            got = f"{shard_size} columns from {shard_offset} on, {factor} to a word"
+            remedy = "split it in the checkpoint, as quantizers of separate matrices do"
+            function, argument = "padmarlin.integrations.vllm", "a matrix fused in the checkpoint"
+            raise ValueError(refusal(function, argument, got, "parts of whole words", remedy))
+        return shard_size // factor, shard_offset // factor
+
+
+def group_parameter(data: Tensor, read: Callable[[Tensor, torch.device], Tensor]) -> Parameter:
+    """g_idx (parts, k): one row per fused matrix, or all alike where the checkpoint fuses them.
+
+    Columns do not matter to it, so it needs no layer to say where they go.
+    """
+
+    def load(
+        param: Tensor, loaded: Tensor, part: str | int | tuple[int, ...] | None = None
+    ) -> None:
+        rows = read(loaded, param.data.device)
+        if part is None:
+            param.data[:] = rows
+            return
+        index = _FUSED.index(part) if isinstance(part, str) else part
+        param.data[list(index) if isinstance(index, tuple) else index] = rows
+
+    return BasevLLMParameter(data=data, weight_loader=load)
+
+
+def ignored_parameter() -> Parameter:
+    """For a tensor that vLLM insists on loading and that says nothing new: weight_shape."""
+
+    def load(param: Tensor, loaded: Tensor, part: object = None) -> None:
+        del param, loaded, part
+
+    return BasevLLMParameter(data=torch.zeros(2, dtype=torch.int64), weight_loader=load)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One whole engine in a process of its own: python -m tests.integrations.vllm_engine.run REQUEST
+
+REQUEST is a JSON file: checkpoint, tp, options of vllm.LLM, prompts, vocabulary, answer. Into the
+file `answer` (.npz) go `logprobs` (prompts, length - 1, vocabulary), of every token at every
+position but the first, and `tokens`, the greedy continuations.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+GREEDY = 4  # tokens to continue with
+
+
+def answer(request: dict[str, Any]) -> None:
+    from vllm import LLM, SamplingParams
+
+    prompts, vocabulary = request["prompts"], request["vocabulary"]
+    options = {"dtype": "float16", "enforce_eager": True, **request["options"]}
+    engine = LLM(
+        request["checkpoint"],
+        tensor_parallel_size=request["tp"],
+        skip_tokenizer_init=True,
+        max_model_len=64,
+        max_logprobs=-1,
+        seed=0,
+        **options,
+    )
+    sampling = SamplingParams(
+        max_tokens=GREEDY, temperature=0, prompt_logprobs=vocabulary, detokenize=False
+    )
+    outputs = engine.generate([{"prompt_token_ids": prompt} for prompt in prompts], sampling)
+    logprobs = np.full((len(prompts), len(prompts[0]) - 1, vocabulary), np.nan)
+    for row, output in enumerate(outputs):
+        for position, found in enumerate(output.prompt_logprobs[1:]):
+            for token, value in found.items():
+                logprobs[row, position, token] = value.logprob
+    tokens = np.array([output.outputs[0].token_ids for output in outputs])
+    np.savez(request["answer"], logprobs=logprobs, tokens=tokens)
+
+
+if __name__ == "__main__":
+    answer(json.loads(Path(sys.argv[1]).read_text()))
+    # vLLM waits 20 s for its processes; they are ended with the group that this one leads.
+    sys.stdout.flush()
+    os._exit(0)
