@@ -57,27 +57,34 @@ class EmulatedRun:
     resident_blocks: int = 1
     num_sms: int = 8
     architecture: int = 90
+    wgmma: bool = False  # the device has the wgmma kernel: the dispatcher may take it
+    wgmma_rows: int | None = None  # the wgmma kernel whatever the dispatcher says: 64, 128 or 160
     shape: tuple[int, int, int] | None = None  # m_steps, column_warps, k_groups
     blocks: int | None = None  # stream-K over so many
     splits: int | None = None  # parts of K, the same for every tile
 
-    def choice(self, m: int, weight: padmarlin.PaddedWeight, batch_invariant: bool) -> Any:
+    def choice(self, a: Tensor, weight: padmarlin.PaddedWeight, batch_invariant: bool) -> Any:
         """The dispatcher's, but for what this run prescribes."""
         native = emulator()
         device = native.Device(
-            num_sms=self.num_sms, architecture=self.architecture, dram_gbps=300 * self.num_sms // 8
-        )
-        asymmetric = weight.zeros is not None
-        problem = native.GemmProblem(
-            m=m, padded_n=weight.padded_n, padded_k=weight.padded_k, bits=weight.bits,
-            asymmetric=asymmetric, gathers=weight.columns is not None,
-            batch_invariant=batch_invariant,
+            num_sms=self.num_sms, architecture=self.architecture,
+            dram_gbps=300 * self.num_sms // 8, wgmma=self.wgmma,
         )  # fmt: skip
+        m, asymmetric = a.shape[0], weight.zeros is not None
+        asked = {
+            "m": m, "padded_n": weight.padded_n, "bits": weight.bits, "asymmetric": asymmetric,
+        }  # fmt: skip
+        of_a = {
+            "gathers": weight.columns is not None,
+            "copy_bytes": native.copy_bytes(a.data_ptr(), _lda(a)),
+        }
+        problem = native.GemmProblem(
+            **asked, **of_a, padded_k=weight.padded_k, batch_invariant=batch_invariant
+        )
         chosen = native.choose(problem, device)
-        if self.shape is None and self.blocks is None and self.splits is None:
-            return chosen
         own = (chosen.m_steps, chosen.column_warps, chosen.k_groups)
-        m_steps, column_warps, k_groups = self.shape or own
+        if {self.wgmma_rows, self.shape, self.blocks, self.splits} == {None}:
+            return chosen
 
         def partition_of(tiles: int) -> Any:
             k_tiles = weight.padded_k // TILE
@@ -87,9 +94,14 @@ class EmulatedRun:
                 return native.stream_k(tiles, k_tiles, self.blocks, tiles)
             return native.data_parallel(tiles, k_tiles, tiles)
 
+        if self.wgmma_rows is not None:
+            return native.wgmma_choice(
+                **asked, **of_a, rows=self.wgmma_rows, partition_of=partition_of
+            )
+        m_steps, column_warps, k_groups = self.shape or own
         return native.mma_choice(
-            m=m, padded_n=weight.padded_n, m_steps=m_steps, column_warps=column_warps,
-            k_groups=k_groups, bits=weight.bits, asymmetric=asymmetric, partition_of=partition_of,
+            **asked, m_steps=m_steps, column_warps=column_warps, k_groups=k_groups,
+            partition_of=partition_of,
         )  # fmt: skip
 
     def gemm(
@@ -119,7 +131,7 @@ class EmulatedRun:
         """The same; returns the shared-memory accesses of the launch by instruction."""
         native = emulator()
         m = a.shape[0]
-        choice = self.choice(m, weight, batch_invariant)
+        choice = self.choice(a, weight, batch_invariant)
         partials = torch.full((choice.partials_bytes // 4,), NAN)
         counters = torch.zeros(choice.partition.num_counters, dtype=torch.int32)
         dtypes = {torch.float16: native.Dtype.HALF, torch.bfloat16: native.Dtype.BFLOAT16}
@@ -135,7 +147,7 @@ class EmulatedRun:
             out=out.data_ptr(),
             partials=partials.data_ptr(),
             counters=counters.data_ptr(),
-            lda=a.stride(0) if m > 1 else 0,
+            lda=_lda(a),
             ldc=out.stride(0) if m > 1 else weight.n,
             m=m,
             n=weight.n,
@@ -212,6 +224,11 @@ class CudaRun:
         pad_codes = None if pad_codes is None else pad_codes.cuda()
         tensors = (_to_cuda(words), source_rows.cuda(), slice_rows.cuda(), pad_codes)
         return torch.ops.padmarlin.repack(*tensors, *numbers).cpu()
+
+
+def _lda(a: Tensor) -> int:
+    """As csrc/torch has it: a single row has no next one."""
+    return a.stride(0) if a.shape[0] > 1 else 0
 
 
 def _address(tensor: Tensor | None) -> int:
