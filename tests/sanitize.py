@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small ragged subset of tests/test_kernels.py as a plain program, for compute-sanitizer:
+"""A small ragged subset of the kernels' tests as a plain program, for compute-sanitizer:
 
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python -m tests.sanitize
 
@@ -10,6 +10,7 @@ variable torch would carve them out of larger ones. `--device cpu` checks the pr
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ import torch
 
 import padmarlin
 from padmarlin.layout import Dequant
-from tests.weights import RandomWeight, pack_rows, random_weight
+from padmarlin.packing import Packing, packs
+from tests.weights import RandomWeight, random_weight, random_words
 
 SEED = 1
 
@@ -50,18 +52,30 @@ class Problem:
 SCALES = {Dequant.TWO_FIELD: 0.003, Dequant.ONE_FIELD: 0.2, Dequant.WIDE: 3.0}
 
 
+# Where the dispatcher takes wgmma tiles of 64, 128 and 160 rows on an H200: (m, n).
+WGMMA = [(70, 67), (1030, 2055), (640, 8191)]
+
+
 def problems() -> Iterator[Problem]:
-    # Every kernel instance: dtype, bits, dequantization, symmetry, M tiles of 8, 16, 32, 64 rows.
-    for dtype in (torch.float16, torch.bfloat16):
-        for bits in (4, 8):
-            for kind, scale in SCALES.items():
-                if bits == 8 and kind == Dequant.TWO_FIELD:
-                    scale = 0.0009
-                for symmetric in (True, False):
-                    for m in (1, 12, 18, 70):
-                        yield Problem(
-                            m, 130, 67, bits, 32, symmetric=symmetric, dtype=dtype, scale=scale
-                        )
+    # Every kernel instance: dtype, bits, dequantization, symmetry; M tiles of 8, 16, 32, 64 rows of
+    # the mma kernel, which batch_invariant takes for any m, and the wgmma kernel's.
+    for dtype, bits in itertools.product((torch.float16, torch.bfloat16), (4, 8)):
+        for kind, scale in SCALES.items():
+            if bits == 8 and kind == Dequant.TWO_FIELD:
+                scale = 0.0009
+            for symmetric in (True, False):
+                same = {"symmetric": symmetric, "dtype": dtype, "scale": scale}
+                for m in (1, 12, 18):
+                    yield Problem(m, 130, 67, bits, 32, **same)
+                yield Problem(70, 130, 67, bits, 32, **same, batch_invariant=True)
+                for m, n in WGMMA:
+                    yield Problem(m, 130, n, bits, 32, **same)
+    # wgmma: a front pad, the pass that aligns A with and without a gather, tiles in parts.
+    yield Problem(70, 115, 129, group_size=16, k_start=3)
+    for k in (96, 89):
+        yield Problem(170, k, 80, group_size=32, pitch=k % 8)
+    yield Problem(70, 300, 130, group_size=24, act_order=True, symmetric=False)
+    yield Problem(70, 64 * 40, 70)
     # The three ragged ways of K and N, every width of copy, a row pitch, a gather.
     yield Problem(7, 115, 129, group_size=16, k_start=3)
     yield Problem(5, 1, 1, group_size=-1)
@@ -94,20 +108,20 @@ def run(problem: Problem, device: str) -> Dequant:
     return made.packed.dequant
 
 
-def repack(bits: int, pads: bool, device: str) -> None:
+def repack(packing: Packing, bits: int, pads: bool, device: str) -> None:
     generator = torch.Generator().manual_seed(SEED)
     k, n, padded_k, rows = 117, 90, 192, 3
-    qweight = pack_rows(torch.randint(0, 1 << bits, (k, n), generator=generator), bits)
+    words = random_words(k, n, packing, bits, seed=SEED)
     source_rows = torch.randperm(padded_k, generator=generator).to(torch.int32)
     source_rows[source_rows >= k] = -1
     slice_rows = torch.randint(0, rows, (padded_k // 16,), generator=generator, dtype=torch.int32)
     pad_codes = torch.randint(0, 1 << bits, (rows, 128), generator=generator).to(torch.uint8)
-    tensors = (qweight, source_rows, slice_rows, pad_codes if pads else None)
-    want = torch.ops.padmarlin.repack_gptq(*tensors, n, bits, 0)
+    tensors = (words, source_rows, slice_rows, pad_codes if pads else None)
+    want = torch.ops.padmarlin.repack(*tensors, packing, 0, n, bits, 0)
     there = [None if tensor is None else tensor.to(device) for tensor in tensors]
-    got = torch.ops.padmarlin.repack_gptq(*there, n, bits, 0).cpu()
+    got = torch.ops.padmarlin.repack(*there, packing, 0, n, bits, 0).cpu()
     if not torch.equal(got, want):
-        sys.exit(f"sanitize: repack_gptq, {bits} bits, pad codes {pads}: differs from the CPU's")
+        sys.exit(f"sanitize: repack, {packing}, {bits} bits, pad codes {pads}: not as on the CPU")
 
 
 def main() -> None:
@@ -118,10 +132,14 @@ def main() -> None:
     kinds = {(problem.bits, run(problem, device)) for problem in todo}
     if len(kinds) != 5:
         sys.exit(f"sanitize: {sorted(kinds)} occurred, expected five (bits, dequantization)")
-    for bits in (4, 8):
-        for pads in (False, True):
-            repack(bits, pads, device)
-    print(f"sanitize: {len(todo)} products and 4 repackings on {device}, all right")
+    repackings = [
+        (packing, bits, pads)
+        for packing, bits, pads in itertools.product(Packing, (4, 8), (False, True))
+        if packs(packing, bits)
+    ]
+    for repacking in repackings:
+        repack(*repacking, device)
+    print(f"sanitize: {len(todo)} products and {len(repackings)} repackings on {device}, all right")
 
 
 main()
