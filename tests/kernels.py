@@ -76,7 +76,7 @@ class EmulatedRun:
         }  # fmt: skip
         of_a = {
             "gathers": weight.columns is not None,
-            "copy_bytes": native.copy_bytes(a.data_ptr(), _lda(a)),
+            "copy_bytes": native.copy_bytes(a.data_ptr(), _lda(a), *a.shape),
         }
         problem = native.GemmProblem(
             **asked, **of_a, padded_k=weight.padded_k, batch_invariant=batch_invariant

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -67,8 +68,9 @@ def test_a_graph_replays_the_same_bits_over_dirty_memory(weight, m):
         assert torch.equal(out, want), seed
 
 
-def test_two_graphs_of_one_stream_replay_at_once_on_two(weight):
-    inputs = [activations(8, seed) for seed in (1, 2)]
+@pytest.mark.parametrize("m", [8, 70])  # on sm_90: either family
+def test_two_graphs_of_one_stream_replay_at_once_on_two(weight, m):
+    inputs = [activations(m, seed) for seed in (1, 2)]
     wants = [padmarlin.gemm(a, weight) for a in inputs]
     outs = [torch.empty_like(want) for want in wants]
     graphs = [captured(a, weight, out) for a, out in zip(inputs, outs, strict=True)]
@@ -85,8 +87,9 @@ def test_two_graphs_of_one_stream_replay_at_once_on_two(weight):
     assert wrong.tolist() == [0, 0]
 
 
-def test_branches_of_one_graph_run_at_once(weight):
-    inputs = [activations(8, seed) for seed in (1, 2)]
+@pytest.mark.parametrize("m", [8, 70])
+def test_branches_of_one_graph_run_at_once(weight, m):
+    inputs = [activations(m, seed) for seed in (1, 2)]
     wants = [padmarlin.gemm(a, weight) for a in inputs]
     outs = [torch.empty_like(want) for want in wants]
     torch.cuda.synchronize()
@@ -105,6 +108,50 @@ def test_branches_of_one_graph_run_at_once(weight):
         graph.replay()
         for out, want in zip(outs, wants, strict=True):
             assert torch.equal(out, want)
+
+
+# Layers that read what the one before wrote, eager and captured, after copies into the input: with
+# PADMARLIN_PDL=1 they overlap, and must not read early. Prints the bits' checksum.
+CHAIN = """
+import torch, padmarlin
+from tests.weights import random_weight
+weights = [random_weight(704, 704, group_size=64, seed=seed, act_order=seed == 2).packed.to("cuda")
+           for seed in range(4)]
+a = torch.zeros(M, 704, dtype=torch.float16, device="cuda")
+def run():
+    x = a
+    for _ in range(5):
+        for weight in weights:
+            x = padmarlin.gemm(x, weight)
+            x = x / x.abs().amax().clamp(min=1e-3) if weight is weights[3] else x
+    return x
+run()
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    out = run()
+for seed in range(20):
+    generator = torch.Generator().manual_seed(seed)
+    a.copy_(torch.randn(M, 704, generator=generator).half())
+    eager = run()
+    graph.replay()
+    assert torch.equal(out, eager), seed
+    assert eager.isfinite().all() and eager.any(), seed
+    print(eager.view(torch.int16).long().sum().item())
+"""
+
+
+@pytest.mark.parametrize("m", [1, 16, 70, 300])
+def test_kernels_that_overlap_give_the_bits_of_those_that_do_not(m):
+    printed = []
+    for overlaps in ("0", "1"):
+        done = subprocess.run(
+            [sys.executable, "-c", f"M = {m}" + CHAIN],
+            capture_output=True, text=True, cwd=ROOT,
+            env={**os.environ, "PADMARLIN_PDL": overlaps},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    assert printed[0] == printed[1]
 
 
 def test_the_first_call_of_a_process_may_be_captured():

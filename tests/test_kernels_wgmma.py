@@ -199,6 +199,30 @@ def test_rows_of_a_may_overlap(runner, pitch):
     assert_as_good_as_torch(got, a, layer.dense(dtype), None, pitch)
 
 
+def test_the_copy_engine_never_sees_rows_that_overlap():
+    """What the test above rests on: the emulator refuses them without the pass that aligns A."""
+    native = emulator()
+    weight = Layer(104, 70).repacked(torch.float16)
+    a = torch.zeros(104 + 69 * 8, dtype=torch.float16).as_strided((70, 104), (8, 1))
+    assert EmulatedRun(wgmma_rows=64).choice(a, weight, False).aligns_activations
+
+    class Unaligned(EmulatedRun):
+        def choice(self, a, weight, batch_invariant):
+            return super().choice(a.contiguous(), weight, batch_invariant)
+
+    with pytest.raises(native.LaunchError, match="rows overlap"):
+        Unaligned(wgmma_rows=64).gemm(a, weight)
+
+
+def test_the_dispatcher_takes_the_wgmma_kernel():
+    """What all tests here rest on."""
+    native = emulator()
+    weight = Layer(64, 64).repacked(torch.float16)
+    for m in M:
+        choice = EmulatedRun(wgmma=True).choice(torch.zeros(m, 64).half(), weight, False)
+        assert choice.family == native.Family.WGMMA, m
+
+
 @pytest.mark.parametrize("n", [1, 2, 63, 65, 130, 256, 261])
 @pytest.mark.parametrize(("offset", "extra"), [(0, 0), (1, 0), (2, 6), (3, 1), (8, 8)])
 def test_the_output_is_written_in_place_and_nothing_else(runner, n, offset, extra):

@@ -21,8 +21,11 @@ struct AlignArguments {
 
 constexpr int64_t kTmaElements = 8;  // 16 bytes
 
-// The widest copy, up to 16 bytes, that the address and the row stride of 16-bit elements allow.
-inline int copy_bytes(const void* a, int64_t lda) {
+// The widest copy, up to 16 bytes, that the address and the row stride of 16-bit elements allow. Of
+// rows that overlap (one that is expanded, windows over a sequence) only an element: what the copy
+// engine makes of a row stride below a row's length is not documented.
+inline int copy_bytes(const void* a, int64_t lda, int64_t m, int64_t k) {
+  if (m > 1 && lda < k) return 2;
   const uint64_t all = reinterpret_cast<uintptr_t>(a) | static_cast<uint64_t>(lda) * 2 | 16;
   return static_cast<int>(all & (~all + 1));
 }

@@ -17,27 +17,37 @@ struct LaunchConfig {
   bool overlaps_previous;
 };
 
-// Above 48 KB a kernel must be told, once per device, how much shared memory it may use: all there
-// is, for the shape of its blocks varies.
+// What a kernel may do on the current device, asked and told once for each.
+//   - Above 48 KB it must be told how much shared memory it may use: all there is, for the shape of
+//     its blocks varies.
+//   - Only code for sm_90 and up holds griddepcontrol.wait. A library without it runs on an sm_90
+//     all the same, from PTX for an older one: such a kernel must not start early.
 template <auto kKernel>
-cudaError_t allow_shared_memory() {
-  static std::atomic<uint64_t> devices_done{0};
+cudaError_t prepare(bool& waits_for_previous) {
+  static std::atomic<uint64_t> prepared{0}, waiting{0};
   int device = 0;
   if (cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
   const uint64_t mask = device < 64 ? uint64_t{1} << device : 0;
-  if ((devices_done.load(std::memory_order_relaxed) & mask) != 0) return cudaSuccess;
+  waits_for_previous = (waiting.load(std::memory_order_relaxed) & mask) != 0;
+  if ((prepared.load(std::memory_order_acquire) & mask) != 0) return cudaSuccess;
   int bytes = 0;
   cudaError_t error =
       cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (error != cudaSuccess) return error;
   error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  if (error == cudaSuccess) devices_done.fetch_or(mask, std::memory_order_relaxed);
-  return error;
+  if (error != cudaSuccess) return error;
+  cudaFuncAttributes code;
+  if (error = cudaFuncGetAttributes(&code, kKernel); error != cudaSuccess) return error;
+  waits_for_previous = code.ptxVersion >= 90;
+  if (waits_for_previous) waiting.fetch_or(mask, std::memory_order_relaxed);
+  prepared.fetch_or(mask, std::memory_order_release);
+  return cudaSuccess;
 }
 
 template <auto kKernel, typename... Arguments>
 cudaError_t launch(const LaunchConfig& config, cudaStream_t stream, const Arguments&... arguments) {
-  if (cudaError_t error = allow_shared_memory<kKernel>(); error != cudaSuccess) return error;
+  bool waits_for_previous = false;
+  if (cudaError_t error = prepare<kKernel>(waits_for_previous); error != cudaSuccess) return error;
   cudaLaunchAttribute overlap = {};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
@@ -47,8 +57,20 @@ cudaError_t launch(const LaunchConfig& config, cudaStream_t stream, const Argume
   launched.dynamicSmemBytes = static_cast<size_t>(config.shared_bytes);
   launched.stream = stream;
   launched.attrs = &overlap;
-  launched.numAttrs = config.overlaps_previous ? 1 : 0;
+  launched.numAttrs = config.overlaps_previous && waits_for_previous ? 1 : 0;
   return cudaLaunchKernelEx(&launched, kKernel, arguments...);
+}
+
+// A kernel without dynamic shared memory, after the previous one's end. Not <<<>>>: that leaves its
+// error to cudaGetLastError, which also hands out one that an earlier call has already returned.
+template <typename Arguments>
+cudaError_t launch_plain(void (*kernel)(Arguments), int64_t blocks, int threads, void* stream,
+                         const Arguments& arguments) {
+  cudaLaunchConfig_t launched = {};
+  launched.gridDim = dim3(static_cast<unsigned>(blocks));
+  launched.blockDim = dim3(static_cast<unsigned>(threads));
+  launched.stream = static_cast<cudaStream_t>(stream);
+  return cudaLaunchKernelEx(&launched, kernel, arguments);
 }
 
 }  // namespace padmarlin

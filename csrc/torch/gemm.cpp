@@ -163,7 +163,7 @@ void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_
                                .bits = static_cast<int>(call.bits),
                                .asymmetric = call.zeros.has_value(),
                                .gathers = call.columns.has_value(),
-                               .copy_bytes = copy_bytes(a, lda),
+                               .copy_bytes = copy_bytes(a, lda, m, call.k),
                                .batch_invariant = call.batch_invariant};
   STD_TORCH_CHECK(is_computable(problem), call.function, ": a has ", m, " rows and the weight ",
                   call.n, " columns, expected fewer than 2^43 elements of output; split a");
@@ -224,8 +224,8 @@ void run(const Call& call, Tensor& out) {
   if (call.m() == 0 || call.n == 0) return;
   const CurrentDevice device(call.function, call.a.get_device_index());
   const int64_t width = call.columns ? call.padded_k() : round_up(call.k, kTmaElements);
-  const bool aligned =
-      !call.columns && copy_bytes(call.a.const_data_ptr(), row_stride(call.a)) == 16;
+  const bool aligned = !call.columns && copy_bytes(call.a.const_data_ptr(), row_stride(call.a),
+                                                   call.m(), call.k) == 16;
   const int64_t fitting = std::max(kMaxAlignedBytes / (2 * width) / kRowTile, int64_t{1});
   const int64_t rows = aligned ? call.m() : fitting * kRowTile;
   for (int64_t first = 0; first < call.m(); first += rows) {

@@ -48,14 +48,14 @@ Statistics align_and_launch(GemmArguments args, const GemmChoice& choice, Launch
   std::vector<uint4> aligned;
   if (choice.aligns_activations) {
     aligned.assign(aligned_bytes(args) / sizeof(uint4), uint4{~0u, ~0u, ~0u, ~0u});  // NaN
-    const AlignArguments pass = {args.a, args.columns,       aligned.data(), args.lda, args.m,
-                                 args.k, aligned_width(args)};
-    launch({"align_kernel", static_cast<int>(align_blocks(pass.m, pass.width)), 1, kAlignThreads,
-            0},
-           options,
-           [&] { args.columns != nullptr ? align_kernel<true>(pass) : align_kernel<false>(pass); });
-    options.regions.push_back({reinterpret_cast<uintptr_t>(aligned.data()),
-                               static_cast<size_t>(aligned_bytes(args))});
+    const AlignArguments pass = {args.a, args.columns, aligned.data(),     args.lda,
+                                 args.m, args.k,       aligned_width(args)};
+    launch(
+        {"align_kernel", static_cast<int>(align_blocks(pass.m, pass.width)), 1, kAlignThreads, 0},
+        options,
+        [&] { args.columns != nullptr ? align_kernel<true>(pass) : align_kernel<false>(pass); });
+    options.regions.push_back(
+        {reinterpret_cast<uintptr_t>(aligned.data()), static_cast<size_t>(aligned_bytes(args))});
     args = with_aligned(args, aligned.data());
   }
   return launch_wgmma(args, choice, options);
@@ -137,8 +137,12 @@ void bind_gemm(py::module_& module) {
       arg("gathers"), arg("copy_bytes"), arg("partition_of"),
       "a block of the wgmma kernel of so many rows, and the partition that suits its tiles");
   module.def(
-      "copy_bytes", [](uintptr_t a, int64_t lda) { return copy_bytes(pointer<void>(a), lda); },
-      arg("a"), arg("lda"), "the widest copy that csrc/cuda/align.h finds A to allow");
+      "copy_bytes",
+      [](uintptr_t a, int64_t lda, int64_t m, int64_t k) {
+        return copy_bytes(pointer<void>(a), lda, m, k);
+      },
+      arg("a"), arg("lda"), arg("m"), arg("k"),
+      "the widest copy that csrc/cuda/align.h finds A to allow");
   module.def("gemm", &gemm, py::kw_only(), arg("a"), arg("qweight"), arg("scales"),
              arg("zeros") = 0, arg("slice_rows"), arg("columns") = 0, arg("bias") = 0, arg("out"),
              arg("partials") = 0, arg("counters") = 0, arg("lda"), arg("ldc"), arg("m"), arg("n"),

@@ -11,7 +11,8 @@ namespace {
 constexpr int kRowBytes = 128, kRowElements = kRowBytes / 2;
 constexpr int kSwizzleBytes = 1024;  // eight rows: the pattern repeats
 
-// What cuTensorMapEncodeTiled would refuse.
+// What cuTensorMapEncodeTiled would refuse, and rows that overlap, of which its documentation says
+// nothing.
 void check_map(const TensorMap& map) {
   const auto refuse = [](const std::string& what) {
     fail("tma_load_2d: the tensor map's " + what);
@@ -19,6 +20,7 @@ void check_map(const TensorMap& map) {
   if (reinterpret_cast<uintptr_t>(map.base) % 16) refuse("base is no multiple of 16");
   if (map.pitch_bytes % 16) refuse("pitch is no multiple of 16 bytes");
   if (map.columns < 1 || map.rows < 1) refuse("matrix is empty");
+  if (map.pitch_bytes < map.columns * 2) refuse("rows overlap");
   if (map.box_rows < 1 || map.box_rows > 256) refuse("box has not 1 to 256 rows");
 }
 

@@ -15,12 +15,11 @@ namespace padmarlin::emulator {
 template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric, int kRows>
 Statistics launch_wgmma_instance(const GemmArguments& args, const GemmChoice& choice,
                                  const TensorMap& map, const LaunchOptions& options) {
-  return launch({"wgmma_kernel", choice.partition.blocks, 1, choice.threads,
-                 static_cast<size_t>(choice.shared_bytes)},
-                options, [&] {
-                  wgmma::wgmma_kernel<kDtype, kBits, kDequant, kAsymmetric, kRows>(args, choice,
-                                                                                   map);
-                });
+  return launch(
+      {"wgmma_kernel", choice.partition.blocks, 1, choice.threads,
+       static_cast<size_t>(choice.shared_bytes)},
+      options,
+      [&] { wgmma::wgmma_kernel<kDtype, kBits, kDequant, kAsymmetric, kRows>(args, choice, map); });
 }
 
 template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric>

@@ -296,7 +296,7 @@ class GemmProblem {
     const WgmmaInstance& instance =
         find_wgmma({key_.dtype, key_.bits, key_.dequant, key_.asymmetric, problem_.wgmma_rows});
     LaunchOptions own = options;
-    if (args.columns != nullptr || copy_bytes(args.a, args.lda) < 16) {
+    if (args.columns != nullptr || copy_bytes(args.a, args.lda, args.m, args.k) < 16) {
       const int width = aligned_width(args);
       aligned_ = Tensor<uint16_t>(args.m, width);
       aligned_.append_regions(own.regions);

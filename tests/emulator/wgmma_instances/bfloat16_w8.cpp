@@ -5,7 +5,7 @@
 namespace padmarlin::emulator {
 
 Statistics wgmma_bfloat16_w8(const GemmArguments& args, const GemmChoice& choice,
-                         const TensorMap& map, const LaunchOptions& options) {
+                             const TensorMap& map, const LaunchOptions& options) {
   return launch_wgmma_for_dequant<Dtype::kBfloat16, 8>(args, choice, map, options);
 }
 

@@ -4,8 +4,8 @@
 
 namespace padmarlin::emulator {
 
-Statistics wgmma_half_w8(const GemmArguments& args, const GemmChoice& choice,
-                         const TensorMap& map, const LaunchOptions& options) {
+Statistics wgmma_half_w8(const GemmArguments& args, const GemmChoice& choice, const TensorMap& map,
+                         const LaunchOptions& options) {
   return launch_wgmma_for_dequant<Dtype::kHalf, 8>(args, choice, map, options);
 }
 
