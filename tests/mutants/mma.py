@@ -312,7 +312,7 @@ ENDS = [
     ),
     Mutant(
         "idle_groups_hold_a_tile", EPILOGUE, "choice.shape.column_warps * kWarp;\n      const auto",
-        "block_threads(choice.shape);\n      const auto", "stream_k", GUARD,
+        "block_threads(choice.shape);\n      const auto", "stream_k", ASAN,
     ),
     Mutant(
         "part_of_a_tile_stored", EPILOGUE, "if (!segment.whole()) {", "if (false) {", "split_k",
