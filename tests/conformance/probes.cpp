@@ -44,7 +44,7 @@ const char* consume(int consumer, const uint4* tiles, const uint4* activations, 
 }
 
 template <Dtype kDtype, int kColumns>
-const char* wgmma(const uint4* a, const uint4* rows, float* d) {
+const char* run_wgmma(const uint4* a, const uint4* rows, float* d) {
   return launch("wgmma_probe", 1, probes::kWarpgroupThreads, kColumns * kTile * 2,
                 probes::wgmma_probe<kDtype, kColumns>, a, rows, d);
 }
@@ -116,11 +116,14 @@ PADMARLIN_EXPORT const char* probe_wgmma(bool half, int columns, const uint4* a,
                                          float* d) {
   switch (columns) {
     case 64:
-      return half ? wgmma<Dtype::kHalf, 64>(a, rows, d) : wgmma<Dtype::kBfloat16, 64>(a, rows, d);
+      return half ? run_wgmma<Dtype::kHalf, 64>(a, rows, d)
+                  : run_wgmma<Dtype::kBfloat16, 64>(a, rows, d);
     case 128:
-      return half ? wgmma<Dtype::kHalf, 128>(a, rows, d) : wgmma<Dtype::kBfloat16, 128>(a, rows, d);
+      return half ? run_wgmma<Dtype::kHalf, 128>(a, rows, d)
+                  : run_wgmma<Dtype::kBfloat16, 128>(a, rows, d);
     default:
-      return half ? wgmma<Dtype::kHalf, 160>(a, rows, d) : wgmma<Dtype::kBfloat16, 160>(a, rows, d);
+      return half ? run_wgmma<Dtype::kHalf, 160>(a, rows, d)
+                  : run_wgmma<Dtype::kBfloat16, 160>(a, rows, d);
   }
 }
 
