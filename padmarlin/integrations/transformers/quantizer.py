@@ -17,7 +17,13 @@ from transformers.utils.quantization_config import QuantizationConfigMixin, Quan
 from padmarlin.checkpoint.settings import Settings
 from padmarlin.errors import refusal
 from padmarlin.integrations.transformers.pending import PendingLinear
-from padmarlin.integrations.transformers.stored import Layer, modules_of, quantized_layers
+from padmarlin.integrations.transformers.stored import (
+    Layer,
+    modules_lacking,
+    modules_of,
+    quantized_layers,
+    stored_layers,
+)
 
 METHODS = ("gptq", "awq", "compressed-tensors")
 
@@ -61,13 +67,14 @@ class PadmarlinQuantizer(HfQuantizer):
             got, remedy = "no files", "pass the name or the directory of a checkpoint"
             _refuse("checkpoint", got, "safetensors files", remedy)
         self._dtype = self.update_dtype(dtype or model.config.dtype)
-        layers = quantized_layers(checkpoint_files)
+        stored = stored_layers(checkpoint_files)
+        layers = quantized_layers(stored)
         _warn_of_rounding(layers, self._dtype)
         linears = {
             name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
         }
         found, without = modules_of(layers, linears)
-        _check_without(without)
+        _check_without(without, modules_lacking(stored, without, linears.keys() - found.keys()))
         for module, layer in found.items():
             model.set_submodule(module, PendingLinear(layer, layers[layer], linears[module]))
         _untie(model, found)
@@ -127,13 +134,18 @@ def _warn_of_rounding(layers: Mapping[str, Layer], dtype: torch.dtype) -> None:
         )
 
 
-def _check_without(layers: list[str]) -> None:
-    """Refuses experts, whose weights the model would be without; warns of other layers, as
-    Transformers does of tensors that a model does not have."""
+def _check_without(layers: list[str], lacking: list[str]) -> None:
+    """Refuses experts, whose weights the model would be without, and files whose matrices are fused
+    where the model's are not, or the other way round (GPTQModel's gate and up of Phi-3); warns of
+    other layers, as Transformers does of tensors that a model does not have."""
     experts = [name for name in layers if ".experts." in name]
     if experts:
         got = f"a mixture of experts ({experts[0]}, ...)"
         _refuse("checkpoint", got, "a dense model", "padmarlin has no MoE layers yet")
+    if lacking:
+        got = f"{layers[0]}, ... of no module, and nothing for {min(lacking)}"
+        expected = "the matrices of the model, fused as they are in it"
+        _refuse("checkpoint", got, expected, "load it with the library that quantized it")
     if layers:
         named = ", ".join(layers[:3]) + (", ..." if len(layers) > 3 else "")
         _logger.warning(f"padmarlin: {len(layers)} layers belong to no module: {named}.")

@@ -15,6 +15,9 @@ from padmarlin.errors import refusal
 CODES = ("qweight", "weight_packed")
 """The tensor that is there wherever a layer is quantized."""
 
+_MARKS = (*CODES, "qzeros", "weight_shape")
+"""Those that no layer has which is not quantized: one without codes is damaged, not plain."""
+
 
 class Header(NamedTuple):
     """A tensor's dtype, in safetensors' words, and its shape."""
@@ -26,8 +29,8 @@ class Header(NamedTuple):
 Layer = Mapping[str, Header]  # by the last part of the tensors' names
 
 
-def quantized_layers(files: Iterable[str]) -> dict[str, Layer]:
-    """The quantized layers by their names in the checkpoint."""
+def stored_layers(files: Iterable[str]) -> dict[str, Layer]:
+    """All layers by their names in the checkpoint."""
     layers: dict[str, dict[str, Header]] = defaultdict(dict)
     for file in files:
         if not str(file).endswith(".safetensors"):
@@ -39,7 +42,11 @@ def quantized_layers(files: Iterable[str]) -> dict[str, Layer]:
                 layer, _, suffix = name.rpartition(".")
                 view = tensors.get_slice(name)
                 layers[layer][suffix] = Header(str(view.get_dtype()), tuple(view.get_shape()))
-    return {name: layer for name, layer in layers.items() if any(codes in layer for codes in CODES)}
+    return dict(layers)
+
+
+def quantized_layers(layers: Mapping[str, Layer]) -> dict[str, Layer]:
+    return {name: layer for name, layer in layers.items() if any(mark in layer for mark in _MARKS)}
 
 
 def modules_of(layers: Iterable[str], modules: Iterable[str]) -> tuple[dict[str, str], list[str]]:
@@ -64,6 +71,28 @@ def modules_of(layers: Iterable[str], modules: Iterable[str]) -> tuple[dict[str,
         else:
             found[closest] = layer
     return found, without
+
+
+def modules_lacking(
+    layers: Mapping[str, Layer], without: Iterable[str], modules: Iterable[str]
+) -> list[str]:
+    """Those of `modules` of which the files have nothing, beside layers `without` a module: what
+    the model has as one matrix and the files as two, or the other way round. Transformers would
+    fill them with random numbers. Beside each other: in the same part of a block."""
+    plain = {_in_block(name) for name, layer in layers.items() if "weight" in layer}
+    parents = {_in_block(name).rpartition(".")[0] for name in without} - {""}
+    return [
+        module
+        for module in modules
+        if _in_block(module).rpartition(".")[0] in parents and _in_block(module) not in plain
+    ]
+
+
+def _in_block(name: str) -> str:
+    """From the block's number on, as what is before it may be renamed; empty outside of blocks."""
+    parts = name.split(".")
+    numbered = [index for index, part in enumerate(parts) if part.isdigit()]
+    return ".".join(parts[numbered[0] :]) if numbered else ""
 
 
 def _closest(layer: str, modules: list[str]) -> str | None:

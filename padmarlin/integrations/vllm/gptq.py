@@ -19,6 +19,7 @@ from vllm.model_executor.layers.quantization.utils.gptq_utils import (
 from vllm.model_executor.models.utils import WeightsMapper
 from vllm.scalar_type import scalar_types
 
+from padmarlin.errors import refusal
 from padmarlin.integrations.vllm.journal import Journal
 from padmarlin.integrations.vllm.mode import Mode
 from padmarlin.integrations.vllm.reading import Coding
@@ -51,7 +52,11 @@ class PadmarlinGptqConfig(Taking, AutoGPTQConfig):
         return made
 
     def get_quant_method(self, layer: Module, prefix: str) -> QuantizeMethodBase | None:
+        name = self._name_in_rules(prefix)
+
         def own() -> QuantizeMethodBase | None:
+            if name != prefix:
+                raise ValueError(f"vLLM applies no dynamic rule of {name} to {prefix}")
             return AutoGPTQConfig.get_quant_method(self._as_vllm_has_it(), layer, prefix)
 
         if isinstance(layer, RoutedExperts):
@@ -61,7 +66,7 @@ class PadmarlinGptqConfig(Taking, AutoGPTQConfig):
                 self.warn_of_experts(layer, prefix, settings._coding(layer.moe_config.hidden_dim))
             return own()
         # vLLM's function gives its last argument the settings of this layer.
-        settings = get_linear_quant_method(self, layer, prefix, _settings_themselves)
+        settings = get_linear_quant_method(self, layer, name, _settings_themselves)
         if not isinstance(settings, AutoGPTQConfig):
             return settings
         return self.choose(
@@ -71,6 +76,34 @@ class PadmarlinGptqConfig(Taking, AutoGPTQConfig):
             own,
             reads_g_idx=self._reads_g_idx,
         )
+
+    def _name_in_rules(self, prefix: str) -> str:
+        """The name to look up in `dynamic` for a layer. Quantizers write rules for the matrices of
+        a checkpoint (gate_proj, up_proj); vLLM looks up what it makes of them (gate_up_proj)."""
+        stem, _, last = prefix.rpartition(".")
+        names = [f"{stem}.{part}" for part in self.packed_modules_mapping.get(last, [])]
+        if not names or get_dynamic_override(self, prefix) is not None:
+            return prefix
+        wanted = {name: self._ruled(name) for name in names}
+        if len(set(wanted.values())) > 1:
+            got = ", ".join(f"{name}: {settings}" for name, settings in wanted.items())
+            function, argument = "padmarlin.integrations.vllm", f"dynamic rules for {prefix}"
+            expected = "the same (bits, group_size, desc_act, sym) for all that vLLM fuses"
+            remedy = "quantize them alike"
+            raise ValueError(refusal(function, argument, got, expected, remedy))
+        return prefix if wanted[names[0]] == self._ruled(prefix) else names[0]
+
+    def _ruled(self, name: str) -> tuple[Any, ...] | str:
+        """What decides how a matrix is coded, by the rules for its name."""
+        if get_dynamic_override(self, name) is False:
+            return "not quantized"
+        given = {
+            "bits": self.weight_bits,
+            "group_size": self.group_size,
+            "desc_act": self.desc_act,
+            "sym": self.is_sym,
+        }
+        return tuple(get_dynamic_override(self, name, *setting) for setting in given.items())
 
     def _coding(self, k: int) -> Coding:
         return Coding(

@@ -244,6 +244,7 @@ def test_the_config_keeps_its_settings():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda t: t.pop(f"{DOWN}.qweight"), f"no '{DOWN}.qweight'"),
         (lambda t: t.pop(f"{DOWN}.qzeros"), f"no '{DOWN}.qzeros'"),
         (lambda t: t[f"{DOWN}.g_idx"].fill_(7), f"'{DOWN}.g_idx': got 7 at row 0"),
         (lambda t: t[f"{DOWN}.scales"].fill_(float("inf")), "scales: got inf at group 0"),
@@ -259,6 +260,16 @@ def test_damaged_files_are_refused(change, message, tmp_path):
     change(tensors)
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=re.escape(message)):
+        load(directory)
+
+
+def test_matrices_fused_in_the_model_alone_are_refused(tmp_path):
+    """As GPTQModel writes Phi-3; Transformers would make the fused one up."""
+    directory = made_gptq(tmp_path)
+    config = json.loads((directory / "config.json").read_text())
+    config |= {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "pad_token_id": 0}
+    (directory / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"nothing for model.layers.0.mlp.gate_up_proj"):
         load(directory)
 
 

@@ -22,7 +22,12 @@ from padmarlin.integrations.transformers.quantizer import (  # noqa: E402
     PadmarlinQuantizer,
     _check_without,
 )
-from padmarlin.integrations.transformers.stored import modules_of, quantized_layers  # noqa: E402
+from padmarlin.integrations.transformers.stored import (  # noqa: E402
+    Header,
+    modules_lacking,
+    modules_of,
+    stored_layers,
+)
 from padmarlin.integrations.transformers.taken import why_not  # noqa: E402
 from tests.checkpoint_files import REAL  # noqa: E402
 
@@ -143,9 +148,26 @@ def test_modules_of_layers(layers, modules, found, without):
     assert modules_of(layers, modules) == (found, without)
 
 
+@pytest.mark.parametrize(
+    ("without", "modules", "lacking"),
+    [
+        (["model.layers.0.mlp.gate_proj"], ["layers.0.mlp.gate_up_proj"], True),
+        (["model.layers.0.mlp.gate_proj"], ["layers.0.mlp.plain"], False),
+        # a vision tower's, loaded alone, has what it needs
+        (["model.layers.0.mlp.gate_proj"], ["vision.layers.0.mlp.fc1"], False),
+        (["model.layers.0.mlp.gate_proj"], ["layers.1.mlp.gate_up_proj"], False),
+        (["lm_head"], ["score"], False),
+    ],
+)
+def test_modules_that_files_have_nothing_for(without, modules, lacking):
+    weight = {"weight": Header("F16", (8, 8))}
+    layers = {"model.layers.0.mlp.plain": weight, "vision.layers.0.mlp.fc1": weight}
+    assert modules_lacking(layers, without, modules) == (modules if lacking else [])
+
+
 def test_a_mixture_of_experts_is_refused():
     with pytest.raises(ValueError, match="a mixture of experts.*no MoE layers yet"):
-        _check_without(["model.layers.0.mlp.experts.0.up_proj"])
+        _check_without(["model.layers.0.mlp.experts.0.up_proj"], [])
 
 
 def test_a_distributed_model_is_refused():
@@ -157,4 +179,4 @@ def test_a_distributed_model_is_refused():
 
 def test_files_that_are_no_safetensors_are_refused():
     with pytest.raises(ValueError, match="pytorch_model.bin, expected safetensors files"):
-        quantized_layers(["pytorch_model.bin"])
+        stored_layers(["pytorch_model.bin"])

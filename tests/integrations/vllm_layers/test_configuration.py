@@ -98,6 +98,44 @@ def test_dynamic_bits(ranks_of) -> None:
         cases.assert_close(outcome.y, cases.expected(case, read)[0], "8 bits by a dynamic rule")
 
 
+def gate_up(dynamic: dict[str, Any], *, group_size: int = 64) -> tuple[layers.Case, list[Any]]:
+    """A fused layer of groups of 64; the rules, the model's own group size."""
+    case, read = cases.gptq(0, "gate_up", 256, 64, 64, group_size=64)
+    return replace(
+        case,
+        name="model.layers.0.mlp.gate_up_proj",
+        mapping={"gate_up_proj": ["gate_proj", "up_proj"]},
+        settings={**case.settings, "group_size": group_size, "dynamic": dynamic},
+    ), read
+
+
+def test_dynamic_rules_of_the_matrices_that_vllm_fuses(ranks_of) -> None:
+    """As quantizers write them, by the checkpoint's names: vLLM looks for gate_up_proj alone."""
+    case, read = gate_up({r"+:.*\.(gate|up)_proj": {"group_size": 64}}, group_size=128)
+    for rank, outcome in enumerate(ranks_of(2).run(layers.run, case)):
+        wanted = cases.of_rank(case, cases.expected(case, read), rank, 2)
+        cases.assert_close(outcome.y, wanted, "a group size by a rule")
+
+
+@pytest.mark.parametrize(
+    "dynamic, method",
+    [
+        ({r"-:.*\.(gate|up)_proj": {}}, "UnquantizedLinearMethod"),
+        # what says nothing of the coding, and rules for the fused name, are as they are in vLLM
+        ({r"+:.*\.gate_proj": {"mse": 2.4}}, OWN),
+        ({r"+:.*\.gate_up_proj": {"bits": 4}, r"-:.*\.gate_proj": {}}, OWN),
+    ],
+)
+def test_methods_by_rules_of_fused_matrices(ranks_of, dynamic, method) -> None:
+    assert ranks_of(1).run(layers.build_and_say, gate_up(dynamic)[0]) == [method]
+
+
+@pytest.mark.parametrize("rule", [{"-:.*gate_proj": {}}, {"+:.*gate_proj": {"bits": 8}}])
+def test_rules_that_part_what_vllm_fuses_are_refused(ranks_of, rule: dict[str, Any]) -> None:
+    with pytest.raises(RankError, match="dynamic rules for model.layers.0.mlp.gate_up_proj: got"):
+        ranks_of(1).run(layers.build_and_say, gate_up(rule)[0])
+
+
 @pytest.mark.parametrize(
     "modules, method",
     [
