@@ -126,10 +126,11 @@ bool CurrentDevice::overlaps_kernels() const {
   return wanted && device_properties(index_).major >= 9;
 }
 
-void check_launch(const char* function, int status, const std::string& problem) {
+void refuse_launch(const char* function, int status, const std::string& problem) {
   const auto error = static_cast<cudaError_t>(status);
-  STD_TORCH_CHECK(error == cudaSuccess, function, ": the launch failed for ", problem, ": ",
+  STD_TORCH_CHECK(false, function, ": the launch failed for ", problem, ": ",
                   cudaGetErrorName(error), ": ", cudaGetErrorString(error), "; ", advice(error));
+  __builtin_unreachable();  // STD_TORCH_CHECK has thrown
 }
 
 }  // namespace padmarlin

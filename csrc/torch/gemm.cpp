@@ -171,8 +171,11 @@ void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_
   const GemmChoice choice = choices.choose(problem, device.properties());
   // From the caching allocator, per call: freed when this returns, reused in stream order, and
   // part of the graph's own pool during a capture.
-  const auto floats = partials_bytes(choice) / static_cast<int64_t>(sizeof(float));
-  Tensor partials = torch::stable::new_empty(out, {floats}, ScalarType::Float);
+  std::optional<Tensor> partials;
+  if (const int64_t bytes = partials_bytes(choice); bytes > 0) {
+    const auto floats = bytes / static_cast<int64_t>(sizeof(float));
+    partials = torch::stable::new_empty(out, {floats}, ScalarType::Float);
+  }
   void* const stream = device.stream();
   const int counters = num_counters(choice.partition);
 
@@ -185,7 +188,7 @@ void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_
       .columns = static_cast<const int32_t*>(const_data_or_null(call.columns)),
       .bias = const_data_or_null(call.bias),
       .out = static_cast<uint8_t*>(out.mutable_data_ptr()) + row_offset(out, first),
-      .partials = static_cast<float*>(partials.mutable_data_ptr()),
+      .partials = partials ? static_cast<float*>(partials->mutable_data_ptr()) : nullptr,
       .counters = counters > 0 ? split_counters(call.function, call.a.get_device_index(), stream,
                                                 device.properties().num_sms, counters)
                                : nullptr,
@@ -203,17 +206,18 @@ void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_
       .dequant = static_cast<Dequant>(call.dequant),
       .overlaps_previous = device.overlaps_kernels(),
   };
-  const std::string problem_text = "m = " + std::to_string(m) + ", n = " + std::to_string(call.n) +
-                                   ", k = " + std::to_string(call.k) +
-                                   ", bits = " + std::to_string(call.bits);
+  const auto described = [&] {
+    return "m = " + std::to_string(m) + ", n = " + std::to_string(call.n) +
+           ", k = " + std::to_string(call.k) + ", bits = " + std::to_string(call.bits);
+  };
   std::optional<Tensor> aligned;
   if (choice.aligns_activations) {
     aligned = torch::stable::new_empty(out, {aligned_bytes(arguments) / 2});
     void* const scratch = aligned->mutable_data_ptr();
-    check_launch(call.function, align_activations(arguments, scratch, stream), problem_text);
+    check_launch(call.function, align_activations(arguments, scratch, stream), described);
     arguments = with_aligned(arguments, scratch);
   }
-  check_launch(call.function, launch_gemm(arguments, choice, stream), problem_text);
+  check_launch(call.function, launch_gemm(arguments, choice, stream), described);
 }
 
 // Where A has to be aligned, it is so many bytes at a time.
