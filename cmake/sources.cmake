@@ -11,6 +11,7 @@ set(PADMARLIN_SOURCES
   csrc/cuda/wgmma/wgmma.cu
   csrc/torch/device.cpp
   csrc/torch/explain.cpp
+  csrc/torch/force_kernel.cpp
   csrc/torch/gemm.cpp
   csrc/torch/library.cpp
   csrc/torch/repack.cpp

@@ -7,6 +7,8 @@
 #include <algorithm>
 
 #include "core/choice_cache.h"
+#include "core/explain.h"
+#include "core/forced_kernel.h"
 #include "core/select_gemm.h"
 #include "cuda/align.h"
 #include "torch/checks.h"
@@ -149,6 +151,13 @@ void check(const Call& call) {
 // Bytes from the first element to that of a row: of 16-bit elements.
 int64_t row_offset(const Tensor& matrix, int64_t row) { return row * row_stride(matrix) * 2; }
 
+std::optional<Family> forced_family(const Call& call) {
+  const KernelRequest* const request = kernel_request().load(std::memory_order_relaxed);
+  STD_TORCH_CHECK(request != nullptr, call.function, ": PADMARLIN_KERNEL is '", kernel_variable(),
+                  "', expected ", kKernelRequestNames, "; unset it");
+  return request->family;
+}
+
 // Rows [first, first + m) of the output.
 void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_t first, int m) {
   const void* const a =
@@ -164,9 +173,13 @@ void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_
                                .asymmetric = call.zeros.has_value(),
                                .gathers = call.columns.has_value(),
                                .copy_bytes = copy_bytes(a, lda),
-                               .batch_invariant = call.batch_invariant};
+                               .batch_invariant = call.batch_invariant,
+                               .forced = forced_family(call)};
   STD_TORCH_CHECK(is_computable(problem), call.function, ": a has ", m, " rows and the weight ",
                   call.n, " columns, expected fewer than 2^43 elements of output; split a");
+  STD_TORCH_CHECK(is_allowed(problem, device.properties()), call.function,
+                  ": PADMARLIN_KERNEL is 'wgmma', expected 'auto' or 'mma': the wgmma kernel is ",
+                  why_not_wgmma(problem, device.properties()));
   static thread_local ChoiceCache choices;
   const GemmChoice choice = choices.choose(problem, device.properties());
   // From the caching allocator, per call: freed when this returns, reused in stream order, and
