@@ -99,6 +99,15 @@ def force_kernel(name: str) -> None:
         raise ValueError(refusal("force_kernel", "name", repr(name), "'auto', 'mma' or 'wgmma'"))
 
 
+def device_numbers(index: int) -> tuple[int, int, int]:
+    """Architecture (90: sm_90), SMs and nominal GB/s of a GPU, as the dispatcher has them."""
+    numbers = (ctypes.c_int * 3)()
+    if not _library("device_numbers").padmarlin_device_numbers(ctypes.c_int(index), numbers):
+        got = f"cuda:{index}, whose properties cannot be read"
+        raise RuntimeError(refusal("device_numbers", "index", got, "a GPU that works"))
+    return numbers[0], numbers[1], numbers[2]
+
+
 def _library(function_name: str = "explain") -> ctypes.CDLL:
     if not _status.available:
         raise RuntimeError(

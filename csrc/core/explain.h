@@ -113,8 +113,8 @@ inline std::string explain(const Explained& asked, const Device& device, std::st
                 problem.bits, static_cast<int>(name.size()), name.data(), device.num_sms,
                 device.architecture, device.dram_gbps);
   text += formatted("  kernel     %s\n", describe_kernel(choice).c_str());
-  text += formatted("  chosen by  %s\n",
-                    describe_reason(choose_family(problem, device, rows)).c_str());
+  text +=
+      formatted("  chosen by  %s\n", describe_reason(choose_family(problem, device, rows)).c_str());
   text += formatted("  tile       %d x %d (M x N), 64 of K at a time; %d x %d of them\n",
                     choice.tile_m, choice.tile_n, choice.m_tiles, choice.n_tiles);
   text += formatted("  memory     %d stages, %.1f of %d KB of shared memory, %d block%s an SM\n",

@@ -36,9 +36,9 @@ enum class Family : int {
 struct GemmProblem {
   int m, padded_n, padded_k, bits;
   bool asymmetric = false;
-  bool gathers = false;          // A goes through a column table
-  int copy_bytes = 16;           // the widest copy that A's address and pitch allow
-  bool batch_invariant = false;  // a row's bits must not depend on m
+  bool gathers = false;               // A goes through a column table
+  int copy_bytes = 16;                // the widest copy that A's address and pitch allow
+  bool batch_invariant = false;       // a row's bits must not depend on m
   std::optional<Family> forced = {};  // by PADMARLIN_KERNEL (core/forced_kernel.h)
 
   bool operator==(const GemmProblem&) const = default;

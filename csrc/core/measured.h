@@ -5,7 +5,7 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
+#include <iterator>
 #include <span>
 #include <string_view>
 
@@ -30,12 +30,13 @@ using Measurements = std::span<const Measurement>;
 namespace measured {
 
 // clang-format off
-inline constexpr std::initializer_list<Measurement> kRows = {
+inline constexpr Measurement kRows[] = {
+    {},  // an array is never empty; kMeasured begins behind it
 };
 // clang-format on
 
-// A GPU tells a clock from which its bandwidth follows; by name it has the data sheet's. They differ
-// by 2 % on an H200. Other GPUs of as many SMs differ by 40 % (H100).
+// A GPU tells a clock from which its bandwidth follows; by name it has the data sheet's. They
+// differ by 2 % on an H200. Other GPUs of as many SMs differ by 40 % (H100).
 constexpr bool is_same_device(const Measurement& row, const Device& device) {
   const int difference = row.dram_gbps - device.dram_gbps;
   return row.architecture == device.architecture && row.num_sms == device.num_sms &&
@@ -44,7 +45,7 @@ constexpr bool is_same_device(const Measurement& row, const Device& device) {
 
 }  // namespace measured
 
-constexpr Measurements kMeasured{measured::kRows.begin(), measured::kRows.size()};
+constexpr Measurements kMeasured{measured::kRows + 1, std::size(measured::kRows) - 1};
 
 // The row for a problem on a device; null if nobody has measured it.
 constexpr const Measurement* find_measurement(const GemmProblem& problem, const Device& device,

@@ -159,8 +159,8 @@ constexpr GemmChoice select_mma(const GemmProblem& problem, const Device& device
 }  // namespace selection
 
 // Whether the wgmma kernel can serve a problem at all. Not batch_invariant: one family and one
-// partition of K for every m, and the families add in different orders; so it is the one that serves
-// every device.
+// partition of K for every m, and the families add in different orders; so it is the one that
+// serves every device.
 constexpr bool can_use_wgmma(const GemmProblem& problem, const Device& device) {
   return device.wgmma && device.architecture == 90 && !problem.batch_invariant;
 }

@@ -7,6 +7,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <cstdlib>
+#include <exception>
 #include <string_view>
 #include <vector>
 
@@ -134,3 +135,16 @@ void refuse_launch(const char* function, int status, const std::string& problem)
 }
 
 }  // namespace padmarlin
+
+// For padmarlin/_extension.py: architecture, SMs and GB/s, into three numbers. 0: there is no such
+// device, or no driver.
+extern "C" __attribute__((visibility("default"))) int padmarlin_device_numbers(int index,
+                                                                               int* numbers) {
+  try {
+    const padmarlin::Device& device = padmarlin::device_properties(index).device;
+    numbers[0] = device.architecture, numbers[1] = device.num_sms, numbers[2] = device.dram_gbps;
+    return 1;
+  } catch (const std::exception&) {
+    return 0;
+  }
+}

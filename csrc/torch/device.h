@@ -30,8 +30,8 @@ class CurrentDevice {
 // Throws what a launch returned, a cudaError_t. `problem` describes the call: "m = 1, n = 64".
 [[noreturn]] void refuse_launch(const char* function, int status, const std::string& problem);
 
-// Throws if a launch returned anything but cudaSuccess. Only then is `describe()` called: text costs
-// as much as a launch.
+// Throws if a launch returned anything but cudaSuccess. Only then is `describe()` called: text
+// costs as much as a launch.
 template <typename Describe>
 void check_launch(const char* function, int status, const Describe& describe) {
   constexpr int kSuccess = 0;  // cudaSuccess

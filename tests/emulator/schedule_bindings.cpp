@@ -40,7 +40,7 @@ void bind_measurements(py::module_& module) {
   py::class_<Measurement>(module, "Measurement")
       .def(py::init([](int architecture, int num_sms, int dram_gbps, int bits, bool aligns,
                        int wgmma_from) {
-             return Measurement{architecture, num_sms,      dram_gbps, bits,    aligns,
+             return Measurement{architecture, num_sms,      dram_gbps, bits,     aligns,
                                 wgmma_from,   "2026-01-01", "abc",     "made_up"};
            }),
            py::kw_only(), arg("architecture") = 90, arg("num_sms") = 132, arg("dram_gbps") = 4800,
