@@ -2,6 +2,7 @@
 # The one list of sources; tests/test_extension.py compares it with csrc/.
 set(PADMARLIN_SOURCES
   csrc/cuda/align.cu
+  csrc/cuda/dequantize.cu
   csrc/cuda/gemm.cu
   csrc/cuda/instances/gemm_bfloat16_w4.cu
   csrc/cuda/instances/gemm_bfloat16_w8.cu
