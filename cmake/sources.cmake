@@ -10,6 +10,7 @@ set(PADMARLIN_SOURCES
   csrc/cuda/instances/gemm_half_w8.cu
   csrc/cuda/repack.cu
   csrc/cuda/wgmma/wgmma.cu
+  csrc/torch/dequantize.cpp
   csrc/torch/device.cpp
   csrc/torch/explain.cpp
   csrc/torch/force_kernel.cpp

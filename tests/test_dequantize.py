@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""csrc/cuda/dequantize_kernel.cuh in the emulator, bit for bit against the reference: edges, tables,
-every kind of dequantization, and nothing written outside."""
+"""csrc/cuda/dequantize_kernel.cuh in the emulator, bit for bit against the dense weight: edges,
+tables, every kind of dequantization, and nothing written outside."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ native = emulator()
 SENTINEL = 7.25  # what `out` holds where nothing may be written
 
 
-def dequantized(weight, *, gap=0, offset=0, first_tile=0, n=None, run=EmulatedRun()):
+def dequantized(weight, *, gap=0, offset=0, first_tile=0, n=None, run=None):
     """What the kernel writes, with `gap` elements between rows, `offset` elements into the memory;
     asserts that nothing else was written."""
     n = weight.n - first_tile * TILE if n is None else n
     memory = torch.full((offset + weight.k * (n + gap) + 64,), SENTINEL, dtype=weight.dtype)
     size = (weight.k, n), (n + gap, 1), offset
     out = memory.as_strided(*size)
-    run.dequantize(weight, first_tile, out=out)
+    (run or EmulatedRun()).dequantize(weight, first_tile, out=out)
     untouched = torch.ones(memory.shape, dtype=torch.bool)
     untouched.as_strided(*size).fill_(False)
     assert (memory[untouched] == SENTINEL).all(), "written outside of out"

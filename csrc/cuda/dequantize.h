@@ -26,6 +26,8 @@ struct DequantizeArguments {
   Dequant dequant;
 };
 
+constexpr int kDequantizeSharedBytes = kTile * kTile * 2;  // of a launch: one tile
+
 // Rows of `out` that no padded row is are left as they are; nothing outside `out` is written,
 // whatever the tables say. `stream` is a cudaStream_t. Returns a cudaError_t.
 int launch_dequantize(const DequantizeArguments& arguments, void* stream);

@@ -15,7 +15,6 @@
 namespace padmarlin {
 
 constexpr int kDequantizeThreads = kSlicesPerTile * kWarp;
-constexpr int kDequantizeSharedBytes = kTile * kTile * 2;
 
 constexpr int64_t dequantize_blocks(int n, int padded_k) {
   return static_cast<int64_t>(div_up(n, kTile)) * (padded_k / kTile);
