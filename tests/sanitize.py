@@ -18,6 +18,7 @@ import torch
 
 import padmarlin
 from padmarlin.layout import Dequant
+from padmarlin.packing import Packing
 from tests.weights import RandomWeight, pack_rows, random_weight
 
 SEED = 1
@@ -91,6 +92,8 @@ def run(problem: Problem, device: str) -> Dequant:
     error = (got.double().cpu() - exact).norm()
     if not error <= limit:
         sys.exit(f"sanitize: {problem}: error {error:.3e}, limit {limit:.3e}")
+    if not torch.equal(padmarlin.dequantize(made.packed.to(device)).cpu(), made.dense):
+        sys.exit(f"sanitize: {problem}: dequantize is not exact")
     return made.packed.dequant
 
 
@@ -103,11 +106,12 @@ def repack(bits: int, pads: bool, device: str) -> None:
     slice_rows = torch.randint(0, rows, (padded_k // 16,), generator=generator, dtype=torch.int32)
     pad_codes = torch.randint(0, 1 << bits, (rows, 128), generator=generator).to(torch.uint8)
     tensors = (qweight, source_rows, slice_rows, pad_codes if pads else None)
-    want = torch.ops.padmarlin.repack_gptq(*tensors, n, bits, 0)
+    numbers = (Packing.GPTQ, 0, n, bits, 0)
+    want = torch.ops.padmarlin.repack(*tensors, *numbers)
     there = [None if tensor is None else tensor.to(device) for tensor in tensors]
-    got = torch.ops.padmarlin.repack_gptq(*there, n, bits, 0).cpu()
+    got = torch.ops.padmarlin.repack(*there, *numbers).cpu()
     if not torch.equal(got, want):
-        sys.exit(f"sanitize: repack_gptq, {bits} bits, pad codes {pads}: differs from the CPU's")
+        sys.exit(f"sanitize: repack, {bits} bits, pad codes {pads}: differs from the CPU's")
 
 
 def main() -> None:
