@@ -2,6 +2,7 @@
 # The one list of sources; tests/test_extension.py compares it with csrc/.
 set(PADMARLIN_SOURCES
   csrc/cuda/align.cu
+  csrc/cuda/dequantize.cu
   csrc/cuda/gemm.cu
   csrc/cuda/instances/gemm_bfloat16_w4.cu
   csrc/cuda/instances/gemm_bfloat16_w8.cu
@@ -9,8 +10,10 @@ set(PADMARLIN_SOURCES
   csrc/cuda/instances/gemm_half_w8.cu
   csrc/cuda/repack.cu
   csrc/cuda/wgmma/wgmma.cu
+  csrc/torch/dequantize.cpp
   csrc/torch/device.cpp
   csrc/torch/explain.cpp
+  csrc/torch/force_kernel.cpp
   csrc/torch/gemm.cpp
   csrc/torch/library.cpp
   csrc/torch/repack.cpp

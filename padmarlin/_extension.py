@@ -90,11 +90,29 @@ def explain_gemm(
     return text.decode()
 
 
-def _library() -> ctypes.CDLL:
+def force_kernel(name: str) -> None:
+    """``PADMARLIN_KERNEL`` = `name` for all further calls of this process: "auto", "mma" or
+    "wgmma". For programs that measure; a captured graph keeps the kernels it has."""
+    function = _library("force_kernel").padmarlin_force_kernel
+    function.restype = ctypes.c_bool
+    if not function(name.encode()):
+        raise ValueError(refusal("force_kernel", "name", repr(name), "'auto', 'mma' or 'wgmma'"))
+
+
+def device_numbers(index: int) -> tuple[int, int, int]:
+    """Architecture (90: sm_90), SMs and nominal GB/s of a GPU, as the dispatcher has them."""
+    numbers = (ctypes.c_int * 3)()
+    if not _library("device_numbers").padmarlin_device_numbers(ctypes.c_int(index), numbers):
+        got = f"cuda:{index}, whose properties cannot be read"
+        raise RuntimeError(refusal("device_numbers", "index", got, "a GPU that works"))
+    return numbers[0], numbers[1], numbers[2]
+
+
+def _library(function_name: str = "explain") -> ctypes.CDLL:
     if not _status.available:
         raise RuntimeError(
             refusal(
-                "explain",
+                function_name,
                 "padmarlin",
                 f"no CUDA kernels ({_status.reason})",
                 "a CUDA build; no GPU is needed",

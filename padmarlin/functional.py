@@ -17,6 +17,7 @@ _ = ops  # defines torch.ops.padmarlin
 # Resolved once: a decode step calls hundreds of times and waits for nothing else.
 _gemm = torch.ops.padmarlin.gemm.default
 _gemm_out = torch.ops.padmarlin.gemm_out.default
+_dequantize = torch.ops.padmarlin.dequantize.default
 
 
 def gemm(
@@ -88,7 +89,10 @@ def dequantize(weight: PaddedWeight) -> Tensor:
     """
     _check_weight("dequantize", weight)
     check_data("dequantize", "weight", weight.qweight)
-    return reference.dequantize(
+    # The reference runs on any device: a build without kernels still dequantizes.
+    without_kernels = weight.device.type == "cuda" and not _extension.extension_status().available
+    compute = reference.dequantize if without_kernels else _dequantize
+    return compute(
         weight.qweight,
         weight.scales,
         weight.zeros,
@@ -98,7 +102,7 @@ def dequantize(weight: PaddedWeight) -> Tensor:
         weight.n,
         weight.bits,
         weight.front_pad,
-        weight.dequant,
+        int(weight.dequant),
     )
 
 

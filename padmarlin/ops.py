@@ -40,6 +40,10 @@ _library = torch.library.Library("padmarlin", "DEF")
 _library.define(f"gemm(Tensor a, {WEIGHT_SCHEMA}) -> Tensor")
 _library.define(f"gemm_out(Tensor(a!) out, Tensor a, {WEIGHT_SCHEMA}) -> ()")
 _library.define(
+    "dequantize(Tensor qweight, Tensor scales, Tensor? zeros, Tensor slice_rows, Tensor? columns, "
+    "int k, int n, int bits, int front_pad, int dequant) -> Tensor"
+)
+_library.define(
     "repack(Tensor words, Tensor source_rows, Tensor slice_rows, Tensor? pad_codes, "
     "int packing, int first_column, int n, int bits, int field_base) -> Tensor"
 )
@@ -67,58 +71,78 @@ def _check_gemm(
     dequant: int,
 ) -> None:
     _expect(a.dim() == 2 and a.shape[1] == k, "gemm.a", tuple(a.shape), f"(m, {k})")
-    _expect(bits in (4, 8), "gemm.bits", bits, "4 or 8")
-    _expect(
-        qweight.dtype == torch.int32
-        and qweight.dim() == 3
-        and qweight.shape[2] == tile_words(bits),
-        "gemm.qweight",
-        (qweight.dtype, tuple(qweight.shape)),
-        f"int32 (padded_n / 64, padded_k / 64, {tile_words(bits)})",
-    )
-    padded_n, padded_k = qweight.shape[0] * TILE, qweight.shape[1] * TILE
-    _expect(n == 0 or padded_n - TILE < n <= padded_n, "gemm.n", n, f"to fill {padded_n} columns")
-    _expect(
-        scales.dtype == a.dtype and scales.dim() == 2 and scales.shape[1] == padded_n,
-        "gemm.scales",
-        (scales.dtype, tuple(scales.shape)),
-        f"{a.dtype} (scale rows, {padded_n})",
-    )
-    _expect(
-        zeros is None or (zeros.dtype == torch.int16 and zeros.shape == scales.shape),
-        "gemm.zeros",
-        None if zeros is None else (zeros.dtype, tuple(zeros.shape)),
-        f"int16 {tuple(scales.shape)} or None",
-    )
-    _expect(
-        slice_rows.dtype == torch.int32 and tuple(slice_rows.shape) == (padded_k // SLICE,),
-        "gemm.slice_rows",
-        (slice_rows.dtype, tuple(slice_rows.shape)),
-        f"int32 ({padded_k // SLICE},)",
-    )
-    _expect(
-        columns is None or (columns.dtype == torch.int32 and tuple(columns.shape) == (padded_k,)),
-        "gemm.columns",
-        None if columns is None else (columns.dtype, tuple(columns.shape)),
-        f"int32 ({padded_k},) or None",
-    )
-    fits = columns is not None or front_pad + k <= padded_k
-    _expect(
-        0 <= front_pad < TILE and fits, "gemm.front_pad", front_pad, f"k within {padded_k} rows"
-    )
-    _expect(
-        dequant in tuple(Dequant)
-        and (dequant != Dequant.WIDE or zeros is not None)
-        and (dequant != Dequant.TWO_FIELD or bits == 4),
-        "gemm.dequant",
+    _check_weight(
+        "gemm", a.dtype, qweight, scales, zeros, slice_rows, columns, k, n, bits, front_pad,
         dequant,
-        "0 (4 bits), 1, or 2 with zeros",
-    )
+    )  # fmt: skip
     _expect(
         bias is None or (bias.dtype == a.dtype and tuple(bias.shape) == (n,)),
         "gemm.bias",
         None if bias is None else (bias.dtype, tuple(bias.shape)),
         f"{a.dtype} ({n},) or None",
+    )
+
+
+def _check_weight(
+    op: str,
+    dtype: torch.dtype,
+    qweight: Tensor,
+    scales: Tensor,
+    zeros: Tensor | None,
+    slice_rows: Tensor,
+    columns: Tensor | None,
+    k: int,
+    n: int,
+    bits: int,
+    front_pad: int,
+    dequant: int,
+) -> None:
+    _expect(bits in (4, 8), f"{op}.bits", bits, "4 or 8")
+    _expect(
+        qweight.dtype == torch.int32
+        and qweight.dim() == 3
+        and qweight.shape[2] == tile_words(bits),
+        f"{op}.qweight",
+        (qweight.dtype, tuple(qweight.shape)),
+        f"int32 (padded_n / 64, padded_k / 64, {tile_words(bits)})",
+    )
+    padded_n, padded_k = qweight.shape[0] * TILE, qweight.shape[1] * TILE
+    _expect(n == 0 or padded_n - TILE < n <= padded_n, f"{op}.n", n, f"to fill {padded_n} columns")
+    _expect(
+        scales.dtype == dtype and scales.dim() == 2 and scales.shape[1] == padded_n,
+        f"{op}.scales",
+        (scales.dtype, tuple(scales.shape)),
+        f"{dtype} (scale rows, {padded_n})",
+    )
+    _expect(
+        zeros is None or (zeros.dtype == torch.int16 and zeros.shape == scales.shape),
+        f"{op}.zeros",
+        None if zeros is None else (zeros.dtype, tuple(zeros.shape)),
+        f"int16 {tuple(scales.shape)} or None",
+    )
+    _expect(
+        slice_rows.dtype == torch.int32 and tuple(slice_rows.shape) == (padded_k // SLICE,),
+        f"{op}.slice_rows",
+        (slice_rows.dtype, tuple(slice_rows.shape)),
+        f"int32 ({padded_k // SLICE},)",
+    )
+    _expect(
+        columns is None or (columns.dtype == torch.int32 and tuple(columns.shape) == (padded_k,)),
+        f"{op}.columns",
+        None if columns is None else (columns.dtype, tuple(columns.shape)),
+        f"int32 ({padded_k},) or None",
+    )
+    fits = columns is not None or front_pad + k <= padded_k
+    _expect(
+        0 <= front_pad < TILE and fits, f"{op}.front_pad", front_pad, f"k within {padded_k} rows"
+    )
+    _expect(
+        dequant in tuple(Dequant)
+        and (dequant != Dequant.WIDE or zeros is not None)
+        and (dequant != Dequant.TWO_FIELD or bits == 4),
+        f"{op}.dequant",
+        dequant,
+        "0 (4 bits), 1, or 2 with zeros",
     )
 
 
@@ -151,6 +175,44 @@ def _gemm_fake(
 @torch.library.register_fake("padmarlin::gemm_out", lib=_library)
 def _gemm_out_fake(out, *arguments):
     _gemm_fake(*arguments)
+
+
+def _check_dequantize(
+    qweight: Tensor,
+    scales: Tensor,
+    zeros: Tensor | None,
+    slice_rows: Tensor,
+    columns: Tensor | None,
+    k: int,
+    n: int,
+    bits: int,
+    front_pad: int,
+    dequant: int,
+) -> None:
+    _expect(
+        scales.dtype in (torch.float16, torch.bfloat16),
+        "dequantize.scales",
+        scales.dtype,
+        "torch.float16 or torch.bfloat16",
+    )
+    _check_weight(
+        "dequantize", scales.dtype, qweight, scales, zeros, slice_rows, columns, k, n, bits,
+        front_pad, dequant,
+    )  # fmt: skip
+
+
+@torch.library.impl(_library, "dequantize", "CPU")
+def _dequantize_cpu(*weight):
+    _check_dequantize(*weight)
+    return reference.dequantize(*weight)
+
+
+@torch.library.register_fake("padmarlin::dequantize", lib=_library)
+def _dequantize_fake(
+    qweight, scales, zeros, slice_rows, columns, k, n, bits, front_pad, dequant
+):  # fmt: skip
+    _check_dequantize(qweight, scales, zeros, slice_rows, columns, k, n, bits, front_pad, dequant)
+    return scales.new_empty((k, n))
 
 
 @torch.library.impl(_library, "repack", "CPU")

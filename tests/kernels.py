@@ -170,6 +170,35 @@ class EmulatedRun:
         assert not counters.any(), "the launch leaves counters that are not zero"
         return statistics
 
+    def dequantize(
+        self, weight: padmarlin.PaddedWeight, first_tile: int = 0, *, out: Tensor
+    ) -> dict[str, Any]:
+        """Columns of the weight from a tile on, as many as `out` has, of logical rows; returns the
+        shared-memory accesses."""
+        native = emulator()
+        dtypes = {torch.float16: native.Dtype.HALF, torch.bfloat16: native.Dtype.BFLOAT16}
+        column = first_tile * TILE
+        zeros = None if weight.zeros is None else weight.zeros[:, column:]
+        return native.dequantize(
+            qweight=weight.qweight[first_tile:].data_ptr(),
+            scales=weight.scales[:, column:].data_ptr(),
+            zeros=_address(zeros),
+            slice_rows=weight.slice_rows.data_ptr(),
+            columns=_address(weight.columns),
+            out=out.data_ptr(),
+            lds=weight.padded_n,
+            ldo=out.stride(0) if out.shape[0] > 1 else out.shape[1],
+            n=out.shape[1],
+            k=weight.k,
+            padded_k=weight.padded_k,
+            scale_rows=weight.scales.shape[0],
+            front_pad=weight.front_pad,
+            bits=weight.bits,
+            dtype=dtypes[weight.dtype],
+            dequant=int(weight.dequant),
+            options=native.LaunchOptions(seed=self.seed, resident_blocks=self.resident_blocks),
+        )
+
     def repack(
         self,
         words: Tensor,

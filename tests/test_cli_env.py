@@ -83,6 +83,31 @@ def test_compiled_for(
     assert env.compiled_for(capability, architectures) == expected
 
 
+@pytest.mark.parametrize(
+    ("capability", "architectures", "expected"),
+    [
+        ((8, 0), DEFAULT, "sm_80, ready"),
+        ((9, 0), DEFAULT, "sm_90a, ready; mma.sync and wgmma"),
+        ((9, 0), ["sm_90"], "sm_90, ready; mma.sync alone: no sm_90a"),
+        (
+            (10, 0),
+            DEFAULT,
+            "compute_80, compiled by the driver at first use; mma.sync alone",
+        ),
+        ((12, 0), ["sm_120"], "sm_120, ready; mma.sync alone: wgmma is for sm_90"),
+    ],
+)
+def test_a_device_says_which_kernels_it_gets(
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    architectures: list[str],
+    expected: str,
+) -> None:
+    status = ExtensionStatus(True, "", {"architectures": architectures})
+    monkeypatch.setattr(env, "extension_status", lambda: status)
+    assert env._kernels_for(capability).startswith(expected)
+
+
 def test_driver_comparison() -> None:
     assert env._older("570.86.10", "580")
     assert not env._older("580.65.06", "580")

@@ -54,6 +54,20 @@ def captured(a, weight, out):
     return graph
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("scale", [1e-3, 0.05, 3.0, 300.0])
+@pytest.mark.parametrize("more", [{}, {"k_start": 40}, {"act_order": True}], ids=str)
+def test_dequantize_is_exact(dtype, bits, symmetric, scale, more):
+    for k, n in [(130, 72), (203, 75), (1, 1), (64, 128)]:
+        made = random_weight(
+            k, n, bits=bits, group_size=32, symmetric=symmetric, dtype=dtype, scale=scale, **more
+        )
+        dirty_memory()
+        assert torch.equal(padmarlin.dequantize(made.packed.to("cuda")).cpu(), made.dense), (k, n)
+
+
 @pytest.mark.parametrize("m", [1, 16, 33, 128])
 def test_a_graph_replays_the_same_bits_over_dirty_memory(weight, m):
     a, out = activations(m, 1), torch.empty(m, N, dtype=torch.float16, device="cuda")

@@ -64,7 +64,7 @@ def test_build_info() -> None:
 def test_cuda_kernels_are_registered() -> None:
     code = (
         "import padmarlin, torch; print(all(torch._C._dispatch_has_kernel_for_dispatch_key("
-        "'padmarlin::' + op, 'CUDA') for op in ('gemm', 'gemm_out', 'repack')))"
+        "'padmarlin::' + op, 'CUDA') for op in ('dequantize', 'gemm', 'gemm_out', 'repack')))"
     )
     assert python(code) == "True"
 

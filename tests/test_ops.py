@@ -41,6 +41,20 @@ def test_opcheck_gemm(act_order, symmetric, a):
     torch.library.opcheck(torch.ops.padmarlin.gemm_out.default, [out, a, *arguments(made)])
 
 
+def weight_arguments(made):
+    """The same without bias and batch_invariant: dequantize's."""
+    return [*arguments(made)[:5], *arguments(made)[6:11]]
+
+
+@pytest.mark.parametrize("act_order", [False, True])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_opcheck_dequantize(act_order, symmetric):
+    made = random_weight(K, N, group_size=32, act_order=act_order, symmetric=symmetric)
+    raw = weight_arguments(made)
+    torch.library.opcheck(torch.ops.padmarlin.dequantize.default, raw)
+    assert torch.equal(torch.ops.padmarlin.dequantize(*raw), made.dense)
+
+
 @pytest.mark.parametrize("packing", Packing)
 def test_opcheck_repack(packing):
     words = random_words(64, N + 3, packing, 4, seed=3)
@@ -135,3 +149,30 @@ def test_raw_calls_stay_in_bounds(case, made, a):
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         meta = [v.to("meta") if isinstance(v, torch.Tensor) else v for v in raw]
         torch.ops.padmarlin.gemm(a.to("meta"), *meta)
+
+
+RAW_DEQUANTIZE = {
+    "qweight dtype": (0, lambda t: t.float(), "qweight"),
+    "qweight size": (0, lambda t: t[:, :, :-1], "qweight"),
+    "scales dtype": (1, lambda t: t.float(), "scales"),
+    "scales size": (1, lambda t: t[:, :-1], "scales"),
+    "zeros": (2, lambda t: torch.zeros((1, 1), dtype=torch.int16), "zeros"),
+    "slice_rows": (3, lambda t: t[:-1], "slice_rows"),
+    "columns": (4, lambda t: torch.zeros(3, dtype=torch.int32), "columns"),
+    "k": (5, lambda v: v + 64, "front_pad"),
+    "n": (6, lambda v: v + 64, "n"),
+    "bits": (7, lambda v: 3, "bits"),
+    "front_pad": (8, lambda v: 40, "front_pad"),
+    "dequant": (9, lambda v: 2, "dequant"),
+}
+
+
+@pytest.mark.parametrize("case", RAW_DEQUANTIZE)
+def test_raw_dequantize_stays_in_bounds(case, made):
+    index, change, message = RAW_DEQUANTIZE[case]
+    raw = weight_arguments(made)
+    raw[index] = change(raw[index])
+    for device in ("cpu", "meta"):
+        there = [v.to(device) if isinstance(v, torch.Tensor) else v for v in raw]
+        with pytest.raises(ValueError, match=f"dequantize: {message}: got"):
+            torch.ops.padmarlin.dequantize(*there)

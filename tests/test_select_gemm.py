@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -157,6 +158,130 @@ def test_wgmma_takes_over_above_32_rows_if_it_is_built(name):
         assert native.choose(invariant, device(name, wgmma=True)).family == native.Family.MMA
 
 
+def h200_row(**more):
+    return native.Measurement(**{"wgmma_from": 33, **more})
+
+
+def test_a_measurement_decides_where_there_is_one():
+    gpu = device("h200", wgmma=True)
+    for wgmma_from in (1, 8, 48, 1000, native.kNever):
+        table = [h200_row(wgmma_from=wgmma_from)]
+        edges = {wgmma_from - 1, wgmma_from} if 1 < wgmma_from < native.kNever else set()
+        for m in sorted({*ROWS, *edges}):
+            family = native.choose(problem(m, 8192, 8192), gpu, table).family
+            expected = native.Family.WGMMA if m >= wgmma_from else native.Family.MMA
+            assert family == expected, (wgmma_from, m)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"bits": 8},
+        {"aligns": True},
+        {"architecture": 100},
+        {"num_sms": 131},
+        {"dram_gbps": 3350},  # an H100
+    ],
+    ids=str,
+)
+def test_a_measurement_of_something_else_does_not_count(row):
+    gpu = device("h200", wgmma=True)
+    for m in (32, 33):
+        asked = problem(m, 8192, 8192)
+        table = [h200_row(wgmma_from=1000, **row)]
+        assert native.choose(asked, gpu, table).family == native.choose(asked, gpu).family
+
+
+def test_a_device_is_known_by_its_clock_too():
+    """An H200 tells 4916 GB/s where its data sheet has 4800."""
+    table = [h200_row(dram_gbps=4916, wgmma_from=1000)]
+    gpu = device("h200", wgmma=True)
+    assert native.choose(problem(500, 8192, 8192), gpu, table).family == native.Family.MMA
+    assert native.choose(problem(500, 8192, 8192), gpu).family == native.Family.WGMMA
+
+
+def test_activations_that_need_a_pass_have_rows_of_their_own():
+    gpu = device("h200", wgmma=True)
+    table = [h200_row(wgmma_from=40), h200_row(wgmma_from=400, aligns=True)]
+    for more, wgmma_from in [({}, 40), ({"gathers": True}, 400), ({"copy_bytes": 8}, 400)]:
+        for m in (39, 40, 399, 400):
+            family = native.choose(problem(m, 8192, 8192, **more), gpu, table).family
+            assert (family == native.Family.WGMMA) == (m >= wgmma_from), (more, m)
+
+
+def test_no_measurement_makes_a_choice_that_cannot_run():
+    table = [
+        native.Measurement(
+            architecture=gpu.architecture, num_sms=gpu.num_sms, dram_gbps=gpu.dram_gbps,
+            wgmma_from=1,
+        )
+        for gpu in native.named_devices.values()
+    ]  # fmt: skip
+    for name in DEVICES:
+        for invariant, wgmma in itertools.product((False, True), (False, True)):
+            asked = problem(100, 8192, 8192, batch_invariant=invariant)
+            family = native.choose(asked, device(name, wgmma=wgmma), table).family
+            possible = wgmma and not invariant and native.named_devices[name].architecture == 90
+            assert (family == native.Family.WGMMA) == possible, (name, invariant, wgmma)
+
+
+def test_committed_measurements_name_their_results():
+    results = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+    keys = [row[:5] for row in native.measured]
+    assert len(set(keys)) == len(keys), "two rows of one GPU and kind of weight"
+    for *_, wgmma_from, file in native.measured:
+        assert wgmma_from >= 1
+        assert (results / file).is_file(), file
+
+
+def test_a_forced_kernel_is_taken_whatever_is_measured_or_predicted():
+    gpu = device("h200", wgmma=True)
+    for m, table in itertools.product(ROWS, ([], [h200_row(wgmma_from=1)])):
+        for family in (native.Family.MMA, native.Family.WGMMA):
+            asked = problem(m, 8192, 8192, forced=family)
+            assert native.is_allowed(asked, gpu)
+            assert native.choose(asked, gpu, table).family == family
+
+
+def test_a_forced_kernel_that_cannot_run_is_not_allowed():
+    forced = native.Family.WGMMA
+    h200 = device("h200", wgmma=True)
+    assert not native.is_allowed(problem(64, 64, 64, forced=forced), device("h200"))
+    assert not native.is_allowed(problem(64, 64, 64, forced=forced), device("a100", wgmma=True))
+    invariant = problem(64, 64, 64, forced=forced, batch_invariant=True)
+    assert not native.is_allowed(invariant, h200)
+    # Total all the same.
+    assert native.choose(invariant, h200).family == native.Family.MMA
+    for name, own in itertools.product(DEVICES, ({}, {"forced": native.Family.MMA})):
+        assert native.is_allowed(problem(64, 64, 64, **own), device(name))
+
+
+def test_the_explanation_says_what_decided():
+    gpu = device("h200", wgmma=True)
+
+    def said(m, table=(), gpu=gpu, **more):
+        text = native.explain(problem(m, 8192, 8192, **more), gpu, list(table))
+        return [line.strip() for line in text.splitlines()]
+
+    measured = [h200_row(wgmma_from=48)]
+    predicted = "chosen by  a prediction: nobody has measured this GPU and kind of weight"
+    assert {predicted, "wgmma      from M = 33 on (a prediction)"} <= set(said(32))
+    assert {predicted, "wgmma      chosen"} <= set(said(33))
+    row = "chosen by  a measurement, 2026-01-01 at abc: made_up"
+    assert {row, "wgmma      from M = 48 on (a measurement)"} <= set(said(47, measured))
+    assert {row, "wgmma      chosen"} <= set(said(48, measured))
+    never = said(48, [h200_row(wgmma_from=native.kNever)])
+    assert {row, "wgmma      never (a measurement)"} <= set(never)
+    only = "chosen by  no other kernel can serve this"
+    assert only in said(48, measured, gpu=device("a100", wgmma=True))
+    assert only in said(48, measured, batch_invariant=True)
+    forced = said(48, measured, forced=native.Family.MMA)
+    assert "chosen by  PADMARLIN_KERNEL=mma" in forced
+    assert "wgmma      from M = 48 on (a measurement)" in forced
+    refused = said(48, gpu=device("a100", wgmma=True), forced=native.Family.WGMMA)
+    assert refused[0].startswith("PADMARLIN_KERNEL=wgmma: refused: not on sm_80")
+
+
 def test_wgmma_aligns_what_its_copies_cannot_read():
     gpu = device("h200", wgmma=True)
     for gathers, copy_bytes in itertools.product([False, True], [2, 4, 8, 16]):
@@ -180,12 +305,13 @@ def test_batch_invariance_fixes_what_decides_bits(name):
 
 
 def test_a_remembered_choice_is_the_choice():
-    """Also where two problems share a place, and for each device."""
+    """Also where two problems share a place, for each device, and as PADMARLIN_KERNEL changes."""
     cache = native.ChoiceCache()
     asked = [
-        (problem(m, k, n, batch_invariant=invariant), native.named_devices[name])
+        (problem(m, k, n, batch_invariant=invariant, forced=forced), device(name, wgmma=True))
         for (k, n), m in itertools.product(RAGGED, (1, 16, 64))
         for invariant in (False, True)
+        for forced in (None, native.Family.MMA, native.Family.WGMMA)
         for name in ("h200", "l40s")
     ]
     for _ in range(2):

@@ -12,10 +12,13 @@ namespace padmarlin {
 // Not for several threads at a time: each has its own.
 class ChoiceCache {
  public:
+  // `rows` must outlive it.
+  explicit ChoiceCache(Measurements rows = kMeasured) : rows_(rows) {}
+
   const GemmChoice& choose(const GemmProblem& problem, const Device& device) {
     Entry& entry = entries_[place(problem)];
     if (!(entry.problem == problem && entry.device == device)) {
-      entry = {problem, device, select_gemm(problem, device)};
+      entry = {problem, device, select_gemm(problem, device, rows_)};
     }
     return entry.choice;
   }
@@ -36,6 +39,7 @@ class ChoiceCache {
     return static_cast<int>(mixed >> 16) % kPlaces;
   }
 
+  Measurements rows_;
   std::array<Entry, kPlaces> entries_;
 };
 

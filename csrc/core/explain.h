@@ -50,15 +50,37 @@ inline std::string describe(const GemmChoice& choice) {
                    describe_kernel(choice).c_str(), describe_partition(choice).c_str());
 }
 
-inline std::string why_not_wgmma(const GemmProblem& problem, const Device& device) {
+// What decided between the families.
+inline std::string describe_reason(const FamilyChoice& chosen) {
+  switch (chosen.reason) {
+    case Reason::kOnlyOne:
+      return "no other kernel can serve this";
+    case Reason::kForced:
+      return formatted("PADMARLIN_KERNEL=%s", chosen.family == Family::kWgmma ? "wgmma" : "mma");
+    case Reason::kPredicted:
+      return "a prediction: nobody has measured this GPU and kind of weight";
+    case Reason::kMeasured:
+      break;
+  }
+  const auto text = [](std::string_view of) { return std::string(of); };
+  const Measurement& row = *chosen.measurement;
+  return formatted("a measurement, %s at %s: %s", text(row.date).c_str(), text(row.commit).c_str(),
+                   text(row.file).c_str());
+}
+
+inline std::string why_not_wgmma(const GemmProblem& problem, const Device& device,
+                                 Measurements rows = kMeasured) {
   if (device.architecture != 90) {
     return formatted("not on sm_%d: wgmma exists on sm_90 alone, mma.sync serves this GPU",
                      device.architecture);
   }
   if (!device.wgmma) return "not in this build";
   if (problem.batch_invariant) return "not with batch_invariant: one kernel family for every M";
-  if (problem.m <= kMmaRows) return formatted("from M = %d on (a prediction)", kMmaRows + 1);
-  return "chosen";
+  const FamilyChoice chosen = choose_family(problem, device, rows);
+  if (chosen.family == Family::kWgmma) return "chosen";
+  const char* const basis = chosen.measurement != nullptr ? "a measurement" : "a prediction";
+  if (chosen.wgmma_from == kNever) return formatted("never (%s)", basis);
+  return formatted("from M = %d on (%s)", chosen.wgmma_from, basis);
 }
 
 struct Explained {
@@ -67,14 +89,20 @@ struct Explained {
   int64_t weight_bytes;  // codes, scales and zeros, as stored
 };
 
-inline std::string explain(const Explained& asked, const Device& device, std::string_view name) {
+inline std::string explain(const Explained& asked, const Device& device, std::string_view name,
+                           Measurements rows = kMeasured) {
   const GemmProblem& problem = asked.problem;
   if (!is_computable(problem)) return "M x N has more tiles than a grid can count: refused\n";
-  const GemmChoice choice = select_gemm(problem, device);
+  if (!is_allowed(problem, device)) {
+    return "PADMARLIN_KERNEL=wgmma: refused: " + why_not_wgmma(problem, device, rows) + "\n";
+  }
+  const GemmChoice choice = select_gemm(problem, device, rows);
   const Cost cost = predicted_cost(problem, device, choice);
   GemmProblem other = problem;
   other.batch_invariant = !problem.batch_invariant;
-  const double other_us = predicted_cost(other, device, select_gemm(other, device)).total_us();
+  other.forced.reset();  // batch_invariant leaves no choice
+  const double other_us =
+      predicted_cost(other, device, select_gemm(other, device, rows)).total_us();
   const double invariant_us = problem.batch_invariant ? cost.total_us() : other_us;
   const double free_us = problem.batch_invariant ? other_us : cost.total_us();
   const double sustained = device.dram_gbps * cost::kDramEfficiency;
@@ -85,6 +113,8 @@ inline std::string explain(const Explained& asked, const Device& device, std::st
                 problem.bits, static_cast<int>(name.size()), name.data(), device.num_sms,
                 device.architecture, device.dram_gbps);
   text += formatted("  kernel     %s\n", describe_kernel(choice).c_str());
+  text +=
+      formatted("  chosen by  %s\n", describe_reason(choose_family(problem, device, rows)).c_str());
   text += formatted("  tile       %d x %d (M x N), 64 of K at a time; %d x %d of them\n",
                     choice.tile_m, choice.tile_n, choice.m_tiles, choice.n_tiles);
   text += formatted("  memory     %d stages, %.1f of %d KB of shared memory, %d block%s an SM\n",
@@ -105,7 +135,7 @@ inline std::string explain(const Explained& asked, const Device& device, std::st
       cost.total_us(), cost.memory_us, cost.compute_us, cost.fixup_us);
   text += formatted("  batch_invariant=True  %.1f us predicted, %.2f x\n", invariant_us,
                     invariant_us / free_us);
-  text += formatted("  wgmma      %s\n", why_not_wgmma(problem, device).c_str());
+  text += formatted("  wgmma      %s\n", why_not_wgmma(problem, device, rows).c_str());
   return text + "Predictions rank the candidates; no time here is measured.\n";
 }
 

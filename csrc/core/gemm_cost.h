@@ -6,6 +6,7 @@
 #pragma once
 
 #include <initializer_list>
+#include <optional>
 
 #include "core/mma_block.h"
 #include "core/stream_k.h"
@@ -27,20 +28,26 @@ struct Device {
 // The driver keeps this much of shared memory for itself, for each resident block (sm_80 and up).
 constexpr int kReservedSharedBytes = 1024;
 
-struct GemmProblem {
-  int m, padded_n, padded_k, bits;
-  bool asymmetric = false;
-  bool gathers = false;          // A goes through a column table
-  int copy_bytes = 16;           // the widest copy that A's address and pitch allow
-  bool batch_invariant = false;  // a row's bits must not depend on m
-
-  bool operator==(const GemmProblem&) const = default;
-};
-
 enum class Family : int {
   kMma = 0,    // mma.sync, sm_80 and up
   kWgmma = 1,  // TMA and wgmma, sm_90a
 };
+
+struct GemmProblem {
+  int m, padded_n, padded_k, bits;
+  bool asymmetric = false;
+  bool gathers = false;               // A goes through a column table
+  int copy_bytes = 16;                // the widest copy that A's address and pitch allow
+  bool batch_invariant = false;       // a row's bits must not depend on m
+  std::optional<Family> forced = {};  // by PADMARLIN_KERNEL (core/forced_kernel.h)
+
+  bool operator==(const GemmProblem&) const = default;
+};
+
+// The wgmma kernel reads A by TMA, in order, in 16-byte rows: cuda/align.h makes others such.
+constexpr bool needs_alignment(const GemmProblem& problem) {
+  return problem.gathers || problem.copy_bytes < 16;
+}
 
 struct GemmChoice {
   Family family = Family::kMma;

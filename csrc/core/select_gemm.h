@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which kernel, which output tile and which partition of the work for a problem: a pure, total
-// function of (problem, device). Candidates are few; a cost in microseconds, predicted by
-// core/gemm_cost.h, decides. docs/kernel-schedule.md derives the rule.
+// function of (problem, device, measurements). Between kernel families a measurement decides where
+// there is one (core/measured.h), else a prediction; between the few candidates of a family a cost
+// in microseconds, predicted by core/gemm_cost.h. docs/kernel-schedule.md derives the rule.
 // No CUDA, no torch: tested on the CPU over all shapes.
 #pragma once
 
 #include "core/gemm_cost.h"
+#include "core/measured.h"
 
 namespace padmarlin {
 
-// Above this many rows the wgmma kernel takes over where it exists. A prediction, not measured:
+// Above this many rows the wgmma kernel takes over where nothing is measured. A prediction:
 // mma.sync keeps up with an H200's memory to M ~ 32 (its tensor pipe is 84 % busy there), and
 // M = 33 would need tiles of 64 rows, whose instructions do not fit into the time that memory
 // takes.
@@ -78,8 +80,7 @@ constexpr GemmChoice wgmma_choice(const GemmProblem& problem, int rows) {
           .m_tiles = div_up(problem.m, rows),
           .n_tiles = div_up(problem.padded_n, wgmma::kBlockColumns),
           .band = kBand,
-          // TMA needs 16-byte rows in their order.
-          .aligns_activations = problem.gathers || problem.copy_bytes < 16};
+          .aligns_activations = needs_alignment(problem)};
 }
 
 constexpr void offer_partitions(const GemmProblem& problem, const Device& device, GemmChoice choice,
@@ -157,21 +158,53 @@ constexpr GemmChoice select_mma(const GemmProblem& problem, const Device& device
 
 }  // namespace selection
 
-constexpr bool prefers_wgmma(const GemmProblem& problem, const Device& device) {
-  return device.wgmma && device.architecture == 90 && problem.m > kMmaRows;
+// Whether the wgmma kernel can serve a problem at all. Not batch_invariant: one family and one
+// partition of K for every m, and the families add in different orders; so it is the one that
+// serves every device.
+constexpr bool can_use_wgmma(const GemmProblem& problem, const Device& device) {
+  return device.wgmma && device.architecture == 90 && !problem.batch_invariant;
+}
+
+// False: what PADMARLIN_KERNEL asks for cannot be had. Callers refuse that.
+constexpr bool is_allowed(const GemmProblem& problem, const Device& device) {
+  return problem.forced != Family::kWgmma || can_use_wgmma(problem, device);
+}
+
+enum class Reason : int {
+  kOnlyOne,    // no other family can serve it
+  kForced,     // PADMARLIN_KERNEL
+  kMeasured,   // a row of the table
+  kPredicted,  // kMmaRows
+};
+
+struct FamilyChoice {
+  Family family;
+  Reason reason;
+  int wgmma_from;                  // the least m at which the rule takes the wgmma kernel
+  const Measurement* measurement;  // of Reason::kMeasured
+};
+
+constexpr FamilyChoice choose_family(const GemmProblem& problem, const Device& device,
+                                     Measurements rows) {
+  if (!can_use_wgmma(problem, device)) return {Family::kMma, Reason::kOnlyOne, kNever, nullptr};
+  const Measurement* const row = find_measurement(problem, device, rows);
+  const int from = row != nullptr ? row->wgmma_from : kMmaRows + 1;
+  if (problem.forced) return {*problem.forced, Reason::kForced, from, row};
+  return {problem.m >= from ? Family::kWgmma : Family::kMma,
+          row != nullptr ? Reason::kMeasured : Reason::kPredicted, from, row};
 }
 
 // For any computable problem with m, padded_n, padded_k > 0 and any device of compute capability
 // 8.0 or newer. The grid has at most 2 * num_sms blocks.
-constexpr GemmChoice select_gemm(const GemmProblem& problem, const Device& device) {
-  // One family and one partition of K for every m: the bits of a row do not depend on its
-  // neighbours. The families add in different orders, so it is the one that serves every device.
+constexpr GemmChoice select_gemm(const GemmProblem& problem, const Device& device,
+                                 Measurements rows = kMeasured) {
   if (problem.batch_invariant) {
     return selection::select_invariant(problem, device,
                                        selection::invariant_splits(problem, device));
   }
-  return prefers_wgmma(problem, device) ? selection::select_wgmma(problem, device)
-                                        : selection::select_mma(problem, device);
+  return choose_family(problem, device, rows).family == Family::kWgmma
+             ? selection::select_wgmma(problem, device)
+             : selection::select_mma(problem, device);
 }
 
 // The most counters that a choice needs: scattered split-K has at most kScatteredPerBlock parts for

@@ -7,6 +7,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <cstdlib>
+#include <exception>
 #include <string_view>
 #include <vector>
 
@@ -126,10 +127,24 @@ bool CurrentDevice::overlaps_kernels() const {
   return wanted && device_properties(index_).major >= 9;
 }
 
-void check_launch(const char* function, int status, const std::string& problem) {
+void refuse_launch(const char* function, int status, const std::string& problem) {
   const auto error = static_cast<cudaError_t>(status);
-  STD_TORCH_CHECK(error == cudaSuccess, function, ": the launch failed for ", problem, ": ",
+  STD_TORCH_CHECK(false, function, ": the launch failed for ", problem, ": ",
                   cudaGetErrorName(error), ": ", cudaGetErrorString(error), "; ", advice(error));
+  __builtin_unreachable();  // STD_TORCH_CHECK has thrown
 }
 
 }  // namespace padmarlin
+
+// For padmarlin/_extension.py: architecture, SMs and GB/s, into three numbers. 0: there is no such
+// device, or no driver.
+extern "C" __attribute__((visibility("default"))) int padmarlin_device_numbers(int index,
+                                                                               int* numbers) {
+  try {
+    const padmarlin::Device& device = padmarlin::device_properties(index).device;
+    numbers[0] = device.architecture, numbers[1] = device.num_sms, numbers[2] = device.dram_gbps;
+    return 1;
+  } catch (const std::exception&) {
+    return 0;
+  }
+}

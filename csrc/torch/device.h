@@ -27,7 +27,15 @@ class CurrentDevice {
   int index_;
 };
 
-// Throws if a launch returned anything but cudaSuccess. `problem` describes it: "m = 1, n = 64".
-void check_launch(const char* function, int status, const std::string& problem);
+// Throws what a launch returned, a cudaError_t. `problem` describes the call: "m = 1, n = 64".
+[[noreturn]] void refuse_launch(const char* function, int status, const std::string& problem);
+
+// Throws if a launch returned anything but cudaSuccess. Only then is `describe()` called: text
+// costs as much as a launch.
+template <typename Describe>
+void check_launch(const char* function, int status, const Describe& describe) {
+  constexpr int kSuccess = 0;  // cudaSuccess
+  if (status != kSuccess) refuse_launch(function, status, describe());
+}
 
 }  // namespace padmarlin

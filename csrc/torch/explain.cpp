@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "core/devices.h"
+#include "core/forced_kernel.h"
 #include "cuda/wgmma/launch.h"
 
 namespace padmarlin {
@@ -33,6 +34,12 @@ extern "C" __attribute__((visibility("default"))) const char* padmarlin_explain(
   if (found == nullptr) return nullptr;
   Device device = *found;
   device.wgmma = wgmma::is_built();
+  const KernelRequest* const request = kernel_request();
+  if (request == nullptr) {
+    text = formatted("PADMARLIN_KERNEL is '%.40s', expected %s: gemm refuses every call\n",
+                     kernel_variable(), kKernelRequestNames);
+    return text.c_str();
+  }
   const GemmProblem problem = {.m = static_cast<int>(m),
                                .padded_n = static_cast<int>(padded_n),
                                .padded_k = static_cast<int>(padded_k),
@@ -40,7 +47,8 @@ extern "C" __attribute__((visibility("default"))) const char* padmarlin_explain(
                                .asymmetric = asymmetric,
                                .gathers = gathers,
                                .copy_bytes = static_cast<int>(copy_bytes),
-                               .batch_invariant = batch_invariant};
+                               .batch_invariant = batch_invariant,
+                               .forced = request->family};
   text = explain({problem, k, n, weight_bytes}, device, gpu);
   return text.c_str();
 }

@@ -6,6 +6,7 @@
 #include "torch/operators.h"
 
 STABLE_TORCH_LIBRARY_IMPL(padmarlin, CUDA, m) {
+  m.impl("dequantize", TORCH_BOX(&padmarlin::dequantize));
   m.impl("gemm", TORCH_BOX(&padmarlin::gemm));
   m.impl("gemm_out", TORCH_BOX(&padmarlin::gemm_out));
   m.impl("repack", TORCH_BOX(&padmarlin::repack));

@@ -100,9 +100,10 @@ Tensor repack(Tensor words, Tensor source_rows, Tensor slice_rows, std::optional
       .bits = static_cast<int>(bits),
       .field_base = static_cast<int>(field_base),
   };
-  check_launch(kFunction, launch_repack(arguments, device.stream()),
-               "n = " + std::to_string(n) + ", padded_k = " + std::to_string(padded_k) +
-                   ", bits = " + std::to_string(bits));
+  check_launch(kFunction, launch_repack(arguments, device.stream()), [&] {
+    return "n = " + std::to_string(n) + ", padded_k = " + std::to_string(padded_k) +
+           ", bits = " + std::to_string(bits);
+  });
   return out;
 }
 

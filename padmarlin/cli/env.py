@@ -119,7 +119,14 @@ def _kernels_for(capability: tuple[int, int]) -> str:
     if entry is None:
         return "none: add this GPU to TORCH_CUDA_ARCH_LIST and reinstall"
     how = "compiled by the driver at first use" if entry.startswith("compute") else "ready"
-    return f"{entry}, {how}"
+    return f"{entry}, {how}{_family(capability, entry)}"
+
+
+def _family(capability: tuple[int, int], entry: str) -> str:
+    """What a GPU as new as Hopper or newer gets (core/select_gemm.h, can_use_wgmma)."""
+    if capability == (9, 0):
+        return "; mma.sync and wgmma" if entry.endswith("_90a") else "; mma.sync alone: no sm_90a"
+    return "; mma.sync alone: wgmma is for sm_90" if capability > (9, 0) else ""
 
 
 def _devices() -> tuple[list[Device], str | None]:

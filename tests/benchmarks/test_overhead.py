@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from unittest import mock
 
 import pytest
@@ -53,6 +56,40 @@ def test_the_checks_are_those_of_the_library(checked):
         op(a[:, :-1], *arguments)
     with pytest.raises(RuntimeError, match="slice_rows has shape"):
         op(a, *arguments[:3], weight.slice_rows[:-1], *arguments[4:])
+
+
+@pytest.mark.parametrize(
+    "value, invariant, expected",
+    [
+        ("", False, "ran"),
+        ("auto", True, "ran"),
+        ("mma", True, "ran"),
+        # The stand-in's H200 is one of a build without the wgmma kernel.
+        ("wgmma", False, "padmarlin.gemm: PADMARLIN_KERNEL is 'wgmma', expected 'auto' or 'mma'"),
+        ("Mma", False, "padmarlin.gemm: PADMARLIN_KERNEL is 'Mma', expected auto, mma or wgmma"),
+    ],
+)
+def test_a_kernel_that_cannot_be_forced_is_refused(checked, value, invariant, expected):
+    """In a process of its own: the variable is read once."""
+    code = f"""
+import sys
+import torch
+from benchmarks import overhead
+from padmarlin import functional
+torch.ops.load_library({str(overhead.build("checked"))!r})
+weight, a, _ = overhead.example("cpu")
+try:
+    torch.ops.padmarlin_checked.gemm.default(
+        a, *functional.operator_arguments(weight, None, {invariant}))
+    print("ran")
+except RuntimeError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=overhead.ROOT, capture_output=True, text=True,
+        env={**os.environ, "PADMARLIN_KERNEL": value, "PYTHONPATH": str(overhead.ROOT)},
+    )  # fmt: skip
+    assert expected in done.stdout, done.stdout + done.stderr
 
 
 def test_costs_are_medians_above_the_empty_operators(monkeypatch):

@@ -5,10 +5,12 @@ nor torch. To renew its texts in docs/cli.md: python -m tests.cli.test_explain
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -28,15 +30,17 @@ runner = CliRunner()
 
 def build(folder: Path) -> Path:
     library = folder / "explain.so"
-    source = ROOT / "csrc" / "torch" / "explain.cpp"
+    sources = [ROOT / "csrc" / "torch" / name for name in ("explain.cpp", "force_kernel.cpp")]
     command = ["g++", "-std=c++20", "-O3", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
     # What the CUDA sources would say of themselves.
     stub = folder / "stub.cpp"
     stub.write_text(
         "namespace padmarlin::wgmma { bool is_built(); bool is_built() { return true; } }"
     )
-    sources = [str(source), str(stub)]
-    subprocess.run([*command, f"-I{ROOT / 'csrc'}", *sources, "-o", str(library)], check=True)
+    subprocess.run(
+        [*command, f"-I{ROOT / 'csrc'}", *map(str, [*sources, stub]), "-o", str(library)],
+        check=True,
+    )
     return library
 
 
@@ -129,6 +133,59 @@ def test_bad_input_is_one_line(compiled: None) -> None:
     assert "refused" in explain(2**31 - 300, 64, 2**26)
 
 
+def run_alone(library: Path, code: str, **variables: str) -> str:
+    """The library reads PADMARLIN_KERNEL once: each value needs a process."""
+    script = (
+        "import ctypes, sys\n"
+        "library = ctypes.CDLL(sys.argv[1])\n"
+        "library.padmarlin_explain.restype = ctypes.c_char_p\n"
+        "library.padmarlin_force_kernel.restype = ctypes.c_bool\n"
+        "def explain(m, gpu=b'h200', invariant=False):\n"
+        "    sizes = map(ctypes.c_int64, (m, 8192, 8192, 8192, 8192, 4, 1))\n"
+        "    flags = (False, False, ctypes.c_int64(16), invariant)\n"
+        "    return library.padmarlin_explain(gpu, *sizes, *flags).decode()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script + code, str(library)],
+        env={**os.environ, **variables}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_a_forced_kernel_is_explained(library: Path) -> None:
+    text = run_alone(library, "print(explain(64), explain(1))", PADMARLIN_KERNEL="mma")
+    assert text.count("kernel     mma.sync") == text.count("chosen by  PADMARLIN_KERNEL=mma") == 2
+    text = run_alone(library, "print(explain(64), explain(1))", PADMARLIN_KERNEL="wgmma")
+    assert text.count("kernel     wgmma") == text.count("chosen by  PADMARLIN_KERNEL=wgmma") == 2
+    for value in ("auto", ""):
+        text = run_alone(library, "print(explain(64), explain(1))", PADMARLIN_KERNEL=value)
+        assert "PADMARLIN_KERNEL" not in text
+
+
+def test_a_kernel_that_cannot_be_forced_is_refused(library: Path) -> None:
+    text = run_alone(library, "print(explain(64, b'a100'))", PADMARLIN_KERNEL="wgmma")
+    assert text.startswith("PADMARLIN_KERNEL=wgmma: refused: not on sm_80")
+    text = run_alone(library, "print(explain(64, invariant=True))", PADMARLIN_KERNEL="wgmma")
+    assert text.startswith("PADMARLIN_KERNEL=wgmma: refused: not with batch_invariant")
+    text = run_alone(library, "print(explain(64))", PADMARLIN_KERNEL="marlin")
+    assert text.startswith("PADMARLIN_KERNEL is 'marlin', expected auto, mma or wgmma")
+
+
+def test_a_process_can_change_the_kernel(library: Path) -> None:
+    code = (
+        "for name in (b'mma', b'wgmma', b'auto', b'marlin'):\n"
+        "    print(library.padmarlin_force_kernel(name), explain(64).splitlines()[1])\n"
+    )
+    lines = run_alone(library, code, PADMARLIN_KERNEL="marlin").splitlines()
+    assert [line.split()[0] for line in lines] == ["True", "True", "True", "False"]
+    assert ["mma.sync" in line for line in lines] == [True, False, False, False]
+
+
+def test_a_name_that_is_no_kernel_is_refused(compiled: None) -> None:
+    with pytest.raises(ValueError, match="name: got 'marlin'.*'auto', 'mma' or 'wgmma'"):
+        _extension.force_kernel("marlin")
+
+
 def test_without_the_compiled_library_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = ExtensionStatus(False, "built without nvcc")
     monkeypatch.setattr(env, "extension_status", lambda: missing)
@@ -136,6 +193,8 @@ def test_without_the_compiled_library_it_says_so(monkeypatch: pytest.MonkeyPatch
     assert "built without nvcc" in explain(1, 64, 64)
     with pytest.raises(RuntimeError, match="built without nvcc"):
         _extension.named_devices()
+    with pytest.raises(RuntimeError, match=r"force_kernel.*built without nvcc"):
+        _extension.force_kernel("mma")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 
 #include "core/mma_block.h"
 #include "core/wgmma_block.h"
+#include "cuda/dequantize.h"
 
 namespace padmarlin {
 namespace {
@@ -40,4 +41,5 @@ int main() {
     }
   }
   padmarlin::print_wgmma();
+  std::printf("dequantize_kernel %d\n", padmarlin::kDequantizeSharedBytes);
 }

@@ -55,6 +55,7 @@ PYBIND11_MODULE(_emulator, module) {
 
   bind_arithmetic(module);
   bind_bulk_probes(module);
+  bind_dequantize(module);
   bind_format_probes(module);
   bind_gemm(module);
   bind_pipeline_probes(module);

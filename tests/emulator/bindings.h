@@ -29,6 +29,7 @@ void expect_size(const char* function, const char* argument, const Array<T>& arr
 
 void bind_arithmetic(py::module_& module);
 void bind_bulk_probes(py::module_& module);
+void bind_dequantize(py::module_& module);
 void bind_format_probes(py::module_& module);
 void bind_gemm(py::module_& module);
 void bind_pipeline_probes(py::module_& module);

@@ -33,6 +33,42 @@ Array<int> segments(const Partition& p) {
   return table;
 }
 
+// Tables are those that a test makes up, never the committed one.
+void bind_measurements(py::module_& module) {
+  using py::arg;
+  using Table = std::vector<Measurement>;
+  py::class_<Measurement>(module, "Measurement")
+      .def(py::init([](int architecture, int num_sms, int dram_gbps, int bits, bool aligns,
+                       int wgmma_from) {
+             return Measurement{architecture, num_sms,      dram_gbps, bits,     aligns,
+                                wgmma_from,   "2026-01-01", "abc",     "made_up"};
+           }),
+           py::kw_only(), arg("architecture") = 90, arg("num_sms") = 132, arg("dram_gbps") = 4800,
+           arg("bits") = 4, arg("aligns") = false, arg("wgmma_from"));
+  module.attr("kNever") = kNever;
+  module.def(
+      "choose",
+      [](const GemmProblem& problem, const Device& device, const Table& table) {
+        return select_gemm(problem, device, table);
+      },
+      arg("problem"), arg("device"), arg("measurements") = Table{},
+      "select_gemm of csrc/core/select_gemm.h");
+  module.def("is_allowed", &is_allowed, arg("problem"), arg("device"));
+  module.def(
+      "explain",
+      [](const GemmProblem& problem, const Device& device, const Table& table) {
+        return explain({problem, problem.padded_k, problem.padded_n, 1000}, device, "a GPU", table);
+      },
+      arg("problem"), arg("device"), arg("measurements") = Table{});
+  // The committed rows: (architecture, num_sms, dram_gbps, bits, aligns, wgmma_from, file).
+  py::list committed;
+  for (const Measurement& row : kMeasured) {
+    committed.append(py::make_tuple(row.architecture, row.num_sms, row.dram_gbps, row.bits,
+                                    row.aligns, row.wgmma_from, std::string(row.file)));
+  }
+  module.attr("measured") = committed;
+}
+
 void bind_selection(py::module_& module) {
   using py::arg;
   py::class_<Device>(module, "Device")
@@ -77,17 +113,16 @@ void bind_selection(py::module_& module) {
                              [](const GemmChoice& c) { return partials_bytes(c); });
   py::class_<GemmProblem>(module, "GemmProblem")
       .def(py::init([](int m, int padded_n, int padded_k, int bits, bool asymmetric, bool gathers,
-                       int copy_bytes, bool batch_invariant) {
-             return GemmProblem{m,          padded_n, padded_k,   bits,
-                                asymmetric, gathers,  copy_bytes, batch_invariant};
+                       int copy_bytes, bool batch_invariant, std::optional<Family> forced) {
+             return GemmProblem{m,       padded_n,   padded_k,        bits,  asymmetric,
+                                gathers, copy_bytes, batch_invariant, forced};
            }),
            py::kw_only(), arg("m"), arg("padded_n"), arg("padded_k"), arg("bits") = 4,
            arg("asymmetric") = false, arg("gathers") = false, arg("copy_bytes") = 16,
-           arg("batch_invariant") = false);
-  module.def("choose", &select_gemm, arg("problem"), arg("device"),
-             "select_gemm of csrc/core/select_gemm.h");
+           arg("batch_invariant") = false, arg("forced") = std::nullopt);
+  bind_measurements(module);
   py::class_<ChoiceCache>(module, "ChoiceCache")
-      .def(py::init())
+      .def(py::init([] { return ChoiceCache(Measurements{}); }))
       .def("choose", &ChoiceCache::choose, arg("problem"), arg("device"),
            py::return_value_policy::copy);
   module.def("is_computable", &is_computable, arg("problem"));

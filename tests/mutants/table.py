@@ -7,6 +7,7 @@ takes its bugs along. The tests are those of tests/standalone/checks.cpp.
 
 from __future__ import annotations
 
+from tests.mutants.dequantize import DEQUANTIZE
 from tests.mutants.fixup import FIXUP
 from tests.mutants.mma import MMA
 from tests.mutants.mutant import ASAN, RACE, WRONG, Mutant
@@ -140,4 +141,4 @@ REPACKING = [
     ),
 ]  # fmt: skip
 
-MUTANTS = [*MMA, *WGMMA, *FIXUP, *DEQUANTIZATION, *REPACKING]
+MUTANTS = [*MMA, *WGMMA, *FIXUP, *DEQUANTIZATION, *DEQUANTIZE, *REPACKING]

@@ -21,7 +21,7 @@ RACE_TESTS = [
     "pipeline", "pipeline_rows", "groups_without_tiles", "act_order", "stream_k", "split_k",
     "reduction_order", "fixup_stream_k", "fixup_split_k", "eight_bits_asymmetric",
     "repack_four_bits", "repack_eight_bits", "repack_awq", "repack_compressed_tensors",
-    "repack_padding",
+    "repack_padding", "dequantize_edges", "dequantize_act_order",
 ]  # fmt: skip
 SEEDS = 10
 SECONDS = 600

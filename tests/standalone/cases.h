@@ -56,7 +56,13 @@ struct GemmCase {
   // The wgmma kernel instead, with as many rows a block: the first `streamed` tiles are cut, the
   // others go round the blocks.
   int wgmma_rows = 0, streamed = 0;
+  bool dequantize = false;  // the dequantize kernel instead: k rows of output, no activations
 };
+
+inline DequantizeKey dequantize_key(const GemmCase& problem) {
+  const GemmKey& key = problem.kernel;
+  return {key.dtype, key.bits, key.dequant, key.asymmetric};
+}
 
 struct RepackCase {
   RepackKey kernel = {};

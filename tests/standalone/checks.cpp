@@ -219,6 +219,30 @@ std::vector<Check> wgmma_checks() {
   };
 }
 
+// ---- the dequantize kernel
+
+std::vector<GemmCase> dequantize_cases(std::vector<GemmCase> cases) {
+  for (GemmCase& made : cases) made.dequantize = true;
+  return cases;
+}
+
+std::vector<Check> dequantize_checks() {
+  return {
+      {"dequantize_edges", dequantize_cases({{.n = 72, .k = 100, .group_size = 16, .out_gap = 8},
+                                             {.n = 75, .k = 130, .group_size = 16, .out_gap = 13},
+                                             {.n = 1, .k = 1, .out_gap = 7}})},
+      {"dequantize_addresses", dequantize_cases({{.n = 64, .k = 70, .out_offset = 1, .out_gap = 8},
+                                                 {.n = 64, .k = 70, .out_offset = 4, .out_gap = 3},
+                                                 {.n = 63, .k = 70}})},
+      {"dequantize_front_pad",
+       dequantize_cases({{.n = 72, .k = 100, .front_pad = 40}, {.n = 8, .k = 20, .front_pad = 1}})},
+      {"dequantize_act_order",
+       dequantize_cases({{.n = 72, .k = 200, .group_size = 32, .act_order = true}})},
+      {"dequantize_tampered_tables",
+       dequantize_cases({{.tampered = true}, {.act_order = true, .tampered = true}})},
+  };
+}
+
 // ---- random cases
 
 std::vector<GemmKey> all_kernels() {
@@ -284,6 +308,12 @@ GemmCase random_gemm(const GemmKey& kernel, uint32_t seed) {
   return made;
 }
 
+GemmCase random_dequantize(const GemmKey& kernel, uint32_t seed) {
+  GemmCase made = random_gemm(kernel, seed + 300);
+  made.dequantize = true;
+  return made;
+}
+
 RepackCase random_repack(const RepackKey& kernel, uint32_t seed) {
   uint32_t draw = 100;
   const auto below = [&](uint32_t bound) { return static_cast<int>(mixed(seed, ++draw) % bound); };
@@ -336,6 +366,7 @@ std::vector<Check> all_checks() {
   constexpr uint32_t kCasesPerInstance = 24, kCasesPerWgmma = 4;
   std::vector<Check> all = sharp_checks();
   for (const Check& check : wgmma_checks()) all.push_back(check);
+  for (const Check& check : dequantize_checks()) all.push_back(check);
   for (const auto& [kernel, rows] : wgmma_instances()) {
     Check check{.name = "ragged_wgmma_" + name_of(kernel)};
     check.name.replace(check.name.rfind("_m"), std::string::npos, "_m" + std::to_string(rows));
@@ -350,6 +381,13 @@ std::vector<Check> all_checks() {
       check.gemms.push_back(random_gemm(kernel, seed));
     }
     all.push_back(check);
+    if (kernel.m_steps > 1) continue;  // the weights are the same
+    Check dequantize{.name = "ragged_dequantize_" + name_of(kernel)};
+    dequantize.name.erase(dequantize.name.rfind("_m"));
+    for (uint32_t seed = 0; seed < kCasesPerInstance; ++seed) {
+      dequantize.gemms.push_back(random_dequantize(kernel, seed));
+    }
+    all.push_back(dequantize);
   }
   for (const Packing packing : {Packing::kGptq, Packing::kAwq, Packing::kCompressedTensors}) {
     for (const int bits : {4, 8}) {

@@ -29,7 +29,8 @@ class GemmProblem {
         bias_.at(0, n) = to16((mixed(kBias, n) % 64 - 31.0f) * base_scale() / 16);
       }
     }
-    out_ = Tensor<uint16_t>(problem_.m, problem_.n, problem_.out_gap, problem_.out_offset);
+    const int rows = problem_.dequantize ? problem_.k : problem_.m;
+    out_ = Tensor<uint16_t>(rows, problem_.n, problem_.out_gap, problem_.out_offset);
     choose();
     partials_ = Tensor<float>(1, static_cast<int>(partials_bytes(choice_) / sizeof(float)));
     counters_ = Tensor<uint32_t>(1, num_counters(choice_.partition));
@@ -46,8 +47,9 @@ class GemmProblem {
     const bool wgmma = choice_.family == Family::kWgmma;
     const LaunchShape shape = {wgmma ? "wgmma_kernel" : "gemm_kernel", choice_.partition.blocks, 1,
                                choice_.threads, static_cast<size_t>(choice_.shared_bytes)};
-    const Statistics accesses =
-        wgmma ? launch_wgmma(shape, options, args) : launch_mma(shape, options, args);
+    const Statistics accesses = problem_.dequantize ? launch_dequantize(options)
+                                : wgmma             ? launch_wgmma(shape, options, args)
+                                                    : launch_mma(shape, options, args);
     for (const auto& [instruction, count] : accesses) {
       if (count.extra_wavefronts == 0) continue;
       throw Failure("bank conflicts: " + std::to_string(count.extra_wavefronts) +
@@ -66,9 +68,10 @@ class GemmProblem {
       throw Failure("counter " + std::to_string(i) + " is left at " +
                     std::to_string(counters_.at(0, i)) + ", expected 0");
     }
-    for (int row = 0; row < problem_.m; ++row) {
+    for (int row = 0; row < out_.rows(); ++row) {
       for (int n = 0; n < problem_.n; ++n) {
-        const float got = to_float<kDtype>(out_.at(row, n)), want = expected(row, n);
+        const float got = to_float<kDtype>(out_.at(row, n));
+        const float want = problem_.dequantize ? dequantized(row, n) : expected(row, n);
         if (got == want || (std::isnan(got) && std::isnan(want))) continue;
         throw Failure((std::isnan(got) ? "NaN" : "wrong value") + std::string(" at row ") +
                       std::to_string(row) + ", column " + std::to_string(n) + ": got " +
@@ -313,6 +316,37 @@ class GemmProblem {
     return launch(shape, own, [&] { instance.gemm(args, choice_, map); });
   }
 
+  Statistics launch_dequantize(const LaunchOptions& options) const {
+    const DequantizeArguments args = {.qweight = qweight_.data(),
+                                      .scales = scales_.data(),
+                                      .zeros = zeros_.data(),
+                                      .slice_rows = slice_rows_.data(),
+                                      .columns = columns_.data(),
+                                      .out = out_.data(),
+                                      .lds = padded_n(),
+                                      .ldo = out_.pitch(),
+                                      .n = problem_.n,
+                                      .k = problem_.k,
+                                      .padded_k = padded_k(),
+                                      .scale_rows = groups(),
+                                      .front_pad = problem_.front_pad,
+                                      .bits = key_.bits,
+                                      .dtype = key_.dtype,
+                                      .dequant = key_.dequant};
+    // As csrc/cuda/dequantize_kernel.cuh has it: a block for each tile, 128 threads.
+    const int blocks = padded_n() / kTile * (padded_k() / kTile);
+    const DequantizeInstance& instance = find_dequantize(dequantize_key(problem_));
+    return launch({"dequantize_kernel", blocks, 1, 128, kDequantizeSharedBytes}, options,
+                  [&] { instance.dequantize(args); });
+  }
+
+  // Of a logical row; NaN, as before the launch, if no padded row is that.
+  float dequantized(int row, int n) const {
+    const auto at = std::find(columns_of_rows_.begin(), columns_of_rows_.end(), row);
+    if (at == columns_of_rows_.end()) return std::nanf("");
+    return weight(static_cast<int>(at - columns_of_rows_.begin()), n);
+  }
+
   GemmArguments arguments() const {
     return {.a = a_.data(),
             .qweight = qweight_.data(),
@@ -400,16 +434,17 @@ std::string describe(const GemmCase& problem) {
   const auto number = [](const char* name, int value) {
     return std::string(", ") + name + " " + std::to_string(value);
   };
-  return "gemm<" + definition(problem.kernel) + ">" + number("m", problem.m) +
-         number("n", problem.n) + number("k", problem.k) + number("group", problem.group_size) +
-         number("front_pad", problem.front_pad) + number("act_order", problem.act_order) +
-         number("bias", problem.bias) + number("a_offset", problem.a_offset) +
-         number("a_gap", problem.a_gap) + number("out_offset", problem.out_offset) +
-         number("out_gap", problem.out_gap) + number("column_warps", problem.column_warps) +
-         number("k_groups", problem.k_groups) + number("blocks", problem.blocks) +
-         number("splits", problem.splits) + number("wgmma_rows", problem.wgmma_rows) +
-         number("streamed", problem.streamed) + number("launches", problem.launches) +
-         number("values", static_cast<int>(problem.values)) + number("tampered", problem.tampered);
+  return (problem.dequantize ? "dequantize<" : "gemm<") + definition(problem.kernel) + ">" +
+         number("m", problem.m) + number("n", problem.n) + number("k", problem.k) +
+         number("group", problem.group_size) + number("front_pad", problem.front_pad) +
+         number("act_order", problem.act_order) + number("bias", problem.bias) +
+         number("a_offset", problem.a_offset) + number("a_gap", problem.a_gap) +
+         number("out_offset", problem.out_offset) + number("out_gap", problem.out_gap) +
+         number("column_warps", problem.column_warps) + number("k_groups", problem.k_groups) +
+         number("blocks", problem.blocks) + number("splits", problem.splits) +
+         number("wgmma_rows", problem.wgmma_rows) + number("streamed", problem.streamed) +
+         number("launches", problem.launches) + number("values", static_cast<int>(problem.values)) +
+         number("tampered", problem.tampered);
 }
 
 }  // namespace padmarlin::emulator

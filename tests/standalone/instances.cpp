@@ -8,6 +8,11 @@
 namespace padmarlin::emulator {
 namespace {
 
+std::vector<DequantizeInstance>& dequantizes() {
+  static std::vector<DequantizeInstance> instances;
+  return instances;
+}
+
 std::vector<FixupInstance>& fixups() {
   static std::vector<FixupInstance> instances;
   return instances;
@@ -34,22 +39,33 @@ std::string definition(const FixupKey& key) {
   return std::to_string(key.threads) + ", " + std::to_string(key.vectors);
 }
 
-// The template arguments that all gemm kernels begin with.
+// The template arguments that say which weights a kernel takes.
 template <typename Key>
 static std::string weights_of(const Key& key) {
   const char* const kinds[] = {"kTwoField", "kOneField", "kWide"};
   return std::string("Dtype::") + (key.dtype == Dtype::kHalf ? "kHalf" : "kBfloat16") + ", " +
          std::to_string(key.bits) + ", Dequant::" + kinds[static_cast<int>(key.dequant)] + ", " +
-         (key.asymmetric ? "true" : "false") + ", ";
+         (key.asymmetric ? "true" : "false");
 }
 
-std::string definition(const GemmKey& key) { return weights_of(key) + std::to_string(key.m_steps); }
+std::string definition(const DequantizeKey& key) { return weights_of(key); }
 
-std::string definition(const WgmmaKey& key) { return weights_of(key) + std::to_string(key.rows); }
+std::string definition(const GemmKey& key) {
+  return weights_of(key) + ", " + std::to_string(key.m_steps);
+}
+
+std::string definition(const WgmmaKey& key) {
+  return weights_of(key) + ", " + std::to_string(key.rows);
+}
 
 std::string definition(const RepackKey& key) {
   const char* const packings[] = {"kGptq", "kAwq", "kCompressedTensors"};
   return std::to_string(key.bits) + ", Packing::" + packings[static_cast<int>(key.packing)];
+}
+
+bool register_dequantize(const DequantizeInstance& instance) {
+  dequantizes().push_back(instance);
+  return true;
 }
 
 bool register_fixup(const FixupInstance& instance) {
@@ -70,6 +86,13 @@ bool register_wgmma(const WgmmaInstance& instance) {
 bool register_repack(const RepackInstance& instance) {
   repacks().push_back(instance);
   return true;
+}
+
+const DequantizeInstance& find_dequantize(const DequantizeKey& key) {
+  for (const DequantizeInstance& instance : dequantizes()) {
+    if (instance.key == key) return instance;
+  }
+  throw std::invalid_argument("dequantize_kernel<" + definition(key) + "> is not in this program");
 }
 
 const FixupInstance& find_fixup(const FixupKey& key) {

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "cuda/align.h"
+#include "cuda/dequantize.h"
 #include "cuda/fixup.cuh"
 #include "cuda/gemm.h"
 #include "cuda/repack.h"
@@ -28,6 +29,20 @@ struct GemmKey {
 struct GemmInstance {
   GemmKey key;
   void (*gemm)(GemmArguments, GemmChoice);
+};
+
+struct DequantizeKey {
+  Dtype dtype = Dtype::kHalf;
+  int bits = 4;
+  Dequant dequant = Dequant::kTwoField;
+  bool asymmetric = false;
+
+  auto operator<=>(const DequantizeKey&) const = default;
+};
+
+struct DequantizeInstance {
+  DequantizeKey key;
+  void (*dequantize)(DequantizeArguments);
 };
 
 struct WgmmaKey {
@@ -72,18 +87,21 @@ struct RepackInstance {
 };
 
 // The definitions that compile it: template arguments for -DPADMARLIN_INSTANCE.
+std::string definition(const DequantizeKey& key);
 std::string definition(const FixupKey& key);
 std::string definition(const GemmKey& key);
 std::string definition(const RepackKey& key);
 std::string definition(const WgmmaKey& key);
 
 // Called before main by each instance.
+bool register_dequantize(const DequantizeInstance& instance);
 bool register_fixup(const FixupInstance& instance);
 bool register_gemm(const GemmInstance& instance);
 bool register_repack(const RepackInstance& instance);
 bool register_wgmma(const WgmmaInstance& instance);
 
 // Throw std::invalid_argument if the program has no such instance.
+const DequantizeInstance& find_dequantize(const DequantizeKey& key);
 const FixupInstance& find_fixup(const FixupKey& key);
 const GemmInstance& find_gemm(const GemmKey& key);
 const RepackInstance& find_repack(const RepackKey& key);

@@ -78,8 +78,10 @@ void print_instances(const std::vector<Check>& selected) {
     for (const GemmCase& problem : check.gemms) {
       const GemmKey& key = problem.kernel;
       const WgmmaKey wgmma = {key.dtype, key.bits, key.dequant, key.asymmetric, problem.wgmma_rows};
-      lines.insert(check.name + (problem.wgmma_rows > 0 ? " wgmma " + definition(wgmma)
-                                                        : " gemm " + definition(key)));
+      lines.insert(check.name + (problem.dequantize
+                                     ? " dequantize " + definition(dequantize_key(problem))
+                                 : problem.wgmma_rows > 0 ? " wgmma " + definition(wgmma)
+                                                          : " gemm " + definition(key)));
     }
     for (const FixupCase& problem : check.fixups) {
       lines.insert(check.name + " fixup " + definition(problem.kernel));
