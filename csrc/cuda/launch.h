@@ -61,14 +61,16 @@ cudaError_t launch(const LaunchConfig& config, cudaStream_t stream, const Argume
   return cudaLaunchKernelEx(&launched, kKernel, arguments...);
 }
 
-// A kernel without dynamic shared memory, after the previous one's end. Not <<<>>>: that leaves its
-// error to cudaGetLastError, which also hands out one that an earlier call has already returned.
+// A kernel that needs nothing of `prepare` (at most 48 KB of dynamic shared memory), after the
+// previous one's end. Not <<<>>>: that leaves its error to cudaGetLastError, which also hands out
+// one that an earlier call has already returned.
 template <typename Arguments>
 cudaError_t launch_plain(void (*kernel)(Arguments), int64_t blocks, int threads, void* stream,
-                         const Arguments& arguments) {
+                         const Arguments& arguments, int shared_bytes = 0) {
   cudaLaunchConfig_t launched = {};
   launched.gridDim = dim3(static_cast<unsigned>(blocks));
   launched.blockDim = dim3(static_cast<unsigned>(threads));
+  launched.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   launched.stream = static_cast<cudaStream_t>(stream);
   return cudaLaunchKernelEx(&launched, kernel, arguments);
 }
