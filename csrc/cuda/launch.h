@@ -28,8 +28,10 @@ cudaError_t prepare(bool& waits_for_previous) {
   int device = 0;
   if (cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
   const uint64_t mask = device < 64 ? uint64_t{1} << device : 0;
-  waits_for_previous = (waiting.load(std::memory_order_relaxed) & mask) != 0;
-  if ((prepared.load(std::memory_order_acquire) & mask) != 0) return cudaSuccess;
+  if ((prepared.load(std::memory_order_acquire) & mask) != 0) {
+    waits_for_previous = (waiting.load(std::memory_order_relaxed) & mask) != 0;
+    return cudaSuccess;
+  }
   int bytes = 0;
   cudaError_t error =
       cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
