@@ -66,8 +66,8 @@ PADMARLIN_DEVICE bool add_partials(const SplitWorkspace& workspace, const Partit
   if (*last_to_come == 0) return false;
   if (!holds) return true;
 
-  // From memory its own part too: no second set of accumulators is needed. Peeling or unrolling this
-  // loop would cost one, and spills.
+  // From memory its own part too: no second set of accumulators is needed. Peeling or unrolling
+  // this loop would cost one, and spills.
 #pragma unroll
   for (int i = 0; i < 4 * kVectors; ++i) own[i] = 0.0f;
 #pragma unroll 1

@@ -30,8 +30,8 @@ class WeightLoader {
   // Copies the tile to this lane's place in the warp's part of a stage.
   PADMARLIN_DEVICE void load(const GemmArguments& args, uint64_t policy, uint8_t* place) const {
     using Layout = Stage<kBits, kAsymmetric, 1>;
-    // First, for nothing keeps them: the scales wait for their row's number, which at the start of a
-    // kernel comes from memory.
+    // First, for nothing keeps them: the scales wait for their row's number, which at the start of
+    // a kernel comes from memory.
 #pragma unroll
     for (int plane = 0; plane < kSlicesPerTile * planes(kBits); ++plane) {
       constexpr int kPlaneBytes = kPlaneWords * 4;
