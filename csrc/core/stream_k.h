@@ -177,7 +177,7 @@ struct TilePosition {
 // then read few weights and few activations, which meet in L2.
 constexpr TilePosition tile_position(int tile, int m_tiles, int n_tiles, int band) {
   if (m_tiles == 1) return {0, tile};  // of few rows: no division stands before the first load
-  const int first = tile / (band * n_tiles) * band;
+  const int first = m_tiles <= band ? 0 : tile / (band * n_tiles) * band;
   const int rows = m_tiles - first < band ? m_tiles - first : band;
   const int inside = tile - first * n_tiles;
   return {first + inside % rows, inside / rows};
