@@ -31,9 +31,10 @@ class Feeder {
         column_warp_(column_warp),
         lane_(lane),
         weights_offset_(weights_offset),
-        // Of several row tiles the first should not push out what the others read again.
-        policy_(choice.m_tiles == 1 ? ptx::createpolicy_evict_first()
-                                    : ptx::createpolicy_evict_normal()),
+        // Of several row tiles, which only the tallest can be, the first should not push out what
+        // the others read again.
+        policy_(kMSteps < kMaxMSteps || choice.m_tiles == 1 ? ptx::createpolicy_evict_first()
+                                                            : ptx::createpolicy_evict_normal()),
         activations_(args, column_warp, choice.shape.column_warps, lane) {
     find_segment();
   }
