@@ -76,6 +76,20 @@ def test_dequantization_takes_the_instructions_of_its_algebra() -> None:
     assert len(seen) in (0, 8)  # 0: none of the budget's architectures
 
 
+@built
+def test_partial_tiles_are_loaded_a_batch_at_a_time() -> None:
+    """Four loads of cuda/fixup.cuh on their way before their 16 sums need the first: a load that is
+    added at once would wait for L2, each in turn."""
+    of_gemm = [k for k in kernels(_extension.LIBRARY) if "gemm_kernel" in k.symbol]
+    one_by_one = [
+        f"{readable(k.symbol)}, {k.arch}"
+        for k in of_gemm
+        if not any(s["LDG"] >= 4 and s["FADD"] >= 16 for s in k.stretches())
+    ]
+    assert of_gemm
+    assert not one_by_one, "\n".join(one_by_one)
+
+
 # ---- the budget
 
 

@@ -168,12 +168,15 @@ def test_kernels_that_overlap_give_the_bits_of_those_that_do_not(m):
     assert printed[0] == printed[1]
 
 
-def test_the_first_call_of_a_process_may_be_captured():
+@pytest.mark.parametrize("m", [2, 70])  # of either family
+@pytest.mark.parametrize("offset", [0, 1])  # 1: m = 70 takes the aligning pass as well
+def test_the_first_call_of_a_process_may_be_captured(m, offset):
+    """Which loads the kernels' code, allocates counters and looks up the driver's encoder."""
     code = f"""
 import torch, padmarlin
 from tests.weights import random_weight
 weight = random_weight({K}, {N}, group_size=64).packed.to("cuda")
-a = torch.ones(2, {K}, dtype=torch.float16, device="cuda")
+a = torch.ones({m}, {K} + {offset}, dtype=torch.float16, device="cuda")[:, {offset}:]
 torch.cuda.synchronize()
 graph = torch.cuda.CUDAGraph()
 with torch.cuda.graph(graph):

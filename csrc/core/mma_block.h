@@ -8,6 +8,7 @@
 namespace padmarlin {
 
 constexpr int kStepRows = 8;  // M goes in steps of 8 rows: the n of mma.m16n8k16
+constexpr int kMaxMSteps = 8;
 constexpr int kMaxBlockWarps = 8;
 constexpr int kMaxBlockThreads = kMaxBlockWarps * kWarp;
 

@@ -41,7 +41,7 @@ struct Best {
   }
 };
 
-constexpr int m_steps_for(int m) { return m <= 8 ? 1 : m <= 16 ? 2 : m <= 32 ? 4 : 8; }
+constexpr int m_steps_for(int m) { return m <= 8 ? 1 : m <= 16 ? 2 : m <= 32 ? 4 : kMaxMSteps; }
 
 constexpr bool fits(const GemmProblem& problem, const Device& device, const BlockShape& shape) {
   return shared_bytes(problem.bits, problem.asymmetric, shape) <= device.shared_bytes;

@@ -109,7 +109,10 @@ constexpr int num_streamed_segments(const Partition& p, int block) {
 
 constexpr int num_segments(const Partition& p, int block) {
   const int items = (p.tiles - p.streamed) * (p.scattered ? p.splits : 1);
-  const int own = items > block ? (items - 1 - block) / p.blocks + 1 : 0;
+  // Mostly one at most: a block begins with this, and a division takes over a hundred clocks.
+  const int own = items <= block              ? 0
+                  : items - block <= p.blocks ? 1
+                                              : (items - 1 - block) / p.blocks + 1;
   return num_streamed_segments(p, block) + own * (p.scattered ? 1 : p.splits);
 }
 
@@ -173,7 +176,8 @@ struct TilePosition {
 // Tiles go in bands of `band` row tiles; inside a band rows vary fastest. Blocks that run together
 // then read few weights and few activations, which meet in L2.
 constexpr TilePosition tile_position(int tile, int m_tiles, int n_tiles, int band) {
-  const int first = tile / (band * n_tiles) * band;
+  if (m_tiles == 1) return {0, tile};  // of few rows: no division stands before the first load
+  const int first = m_tiles <= band ? 0 : tile / (band * n_tiles) * band;
   const int rows = m_tiles - first < band ? m_tiles - first : band;
   const int inside = tile - first * n_tiles;
   return {first + inside % rows, inside / rows};

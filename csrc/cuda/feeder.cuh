@@ -31,7 +31,10 @@ class Feeder {
         column_warp_(column_warp),
         lane_(lane),
         weights_offset_(weights_offset),
-        policy_(ptx::createpolicy_evict_first()),
+        // Of several row tiles, which only the tallest can be, the first should not push out what
+        // the others read again.
+        policy_(kMSteps < kMaxMSteps || choice.m_tiles == 1 ? ptx::createpolicy_evict_first()
+                                                            : ptx::createpolicy_evict_normal()),
         activations_(args, column_warp, choice.shape.column_warps, lane) {
     find_segment();
   }

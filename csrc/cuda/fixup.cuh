@@ -20,12 +20,17 @@ constexpr int64_t partials_bytes(const Partition& partition, int tile_m, int til
   return static_cast<int64_t>(sizeof(float)) * num_partial_slots(partition) * tile_m * tile_n;
 }
 
+// Vectors that are loaded before the first is added. One at a time would wait for L2 each: a load
+// and its additions behind a condition are not taken apart by the compiler.
+constexpr int kFixupBatch = 4;
+
 // For all threads that `sync` joins (all of the block, or a named barrier's); true for all of them
 // in the block that comes last: its `acc` then holds the sum and is ready for the epilogue.
 //   threads        those below this number hold the tile, in `acc`: any array of floats, whose
 //                  meaning is the kernel's. A thread reads back what the same thread of other
 //                  blocks wrote, 16 bytes a lane, neighbours side by side.
-//   vectors        of four floats in `acc` that are worth adding; all blocks say the same
+//   vectors        of four floats in `acc` that are worth adding, whole batches; all blocks say
+//                  the same
 //   last_to_come   a word of shared memory that nothing else uses
 // Ordered by: stores, barrier, the counter's release; its acquire, barrier, loads.
 template <typename Fragment, typename Sync>
@@ -34,6 +39,8 @@ PADMARLIN_DEVICE bool add_partials(const SplitWorkspace& workspace, const Partit
                                    int vectors, int* last_to_come, const Sync& sync) {
   static_assert(sizeof(Fragment) % sizeof(float4) == 0, "a thread holds whole vectors of floats");
   constexpr int kVectors = sizeof(Fragment) / sizeof(float4);
+  constexpr int kBatch = kVectors < kFixupBatch ? kVectors : kFixupBatch;
+  static_assert(kVectors % kBatch == 0, "batches are whole");
   const bool holds = thread < threads;
   float* const own = reinterpret_cast<float*>(&acc);
   const auto address = [&](int split, int vector) {
@@ -59,20 +66,25 @@ PADMARLIN_DEVICE bool add_partials(const SplitWorkspace& workspace, const Partit
   if (*last_to_come == 0) return false;
   if (!holds) return true;
 
-  // From memory its own part too: the loads of a split do not wait for each other, and no second
-  // set of accumulators is needed. Peeling or unrolling this loop would cost one, and spills.
+  // From memory its own part too: no second set of accumulators is needed. Peeling or unrolling
+  // this loop would cost one, and spills.
 #pragma unroll
   for (int i = 0; i < 4 * kVectors; ++i) own[i] = 0.0f;
 #pragma unroll 1
   for (int split = 0; split < segment.splits; ++split) {
 #pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      if (i >= vectors) continue;
-      const float4 part = ptx::ld_global_cg_v4(address(split, i));
-      own[4 * i] += part.x;
-      own[4 * i + 1] += part.y;
-      own[4 * i + 2] += part.z;
-      own[4 * i + 3] += part.w;
+    for (int first = 0; first < kVectors; first += kBatch) {
+      if (first >= vectors) continue;
+      float4 parts[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        parts[i] = ptx::ld_global_cg_v4(address(split, first + i));
+      }
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        float* const sums = own + 4 * (first + i);
+        sums[0] += parts[i].x, sums[1] += parts[i].y, sums[2] += parts[i].z, sums[3] += parts[i].w;
+      }
     }
   }
   return true;

@@ -8,6 +8,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "cuda/capture.h"
+
 namespace padmarlin {
 
 struct LaunchConfig {
@@ -28,8 +30,12 @@ cudaError_t prepare(bool& waits_for_previous) {
   int device = 0;
   if (cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
   const uint64_t mask = device < 64 ? uint64_t{1} << device : 0;
-  waits_for_previous = (waiting.load(std::memory_order_relaxed) & mask) != 0;
-  if ((prepared.load(std::memory_order_acquire) & mask) != 0) return cudaSuccess;
+  if ((prepared.load(std::memory_order_acquire) & mask) != 0) {
+    waits_for_previous = (waiting.load(std::memory_order_relaxed) & mask) != 0;
+    return cudaSuccess;
+  }
+  // The first question loads the kernel's code, which a capture may forbid.
+  const CaptureRelaxed relaxed;
   int bytes = 0;
   cudaError_t error =
       cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
@@ -72,6 +78,7 @@ cudaError_t launch_plain(void (*kernel)(Arguments), int64_t blocks, int threads,
   launched.blockDim = dim3(static_cast<unsigned>(threads));
   launched.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   launched.stream = static_cast<cudaStream_t>(stream);
+  const CaptureRelaxed relaxed;  // the first launch loads the kernel's code
   return cudaLaunchKernelEx(&launched, kernel, arguments);
 }
 

@@ -30,6 +30,13 @@ class WeightLoader {
   // Copies the tile to this lane's place in the warp's part of a stage.
   PADMARLIN_DEVICE void load(const GemmArguments& args, uint64_t policy, uint8_t* place) const {
     using Layout = Stage<kBits, kAsymmetric, 1>;
+    // First, for nothing keeps them: the scales wait for their row's number, which at the start of
+    // a kernel comes from memory.
+#pragma unroll
+    for (int plane = 0; plane < kSlicesPerTile * planes(kBits); ++plane) {
+      constexpr int kPlaneBytes = kPlaneWords * 4;
+      ptx::cp_async_hint(place + plane * kPlaneBytes, tile_ + plane * kPlaneBytes, policy);
+    }
     // A row outside the table cannot come from repack; it must still not be read.
     const uint32_t last = static_cast<uint32_t>(args.scale_rows - 1);
     const uint32_t named = static_cast<uint32_t>(named_row_);
@@ -37,11 +44,6 @@ class WeightLoader {
     const size_t source = row * static_cast<uint32_t>(args.padded_n);
     ptx::cp_async<16>(place + Layout::kScales, scales_ + source, 16);
     if constexpr (kAsymmetric) ptx::cp_async<16>(place + Layout::kZeros, zeros_ + source, 16);
-#pragma unroll
-    for (int plane = 0; plane < kSlicesPerTile * planes(kBits); ++plane) {
-      constexpr int kPlaneBytes = kPlaneWords * 4;
-      ptx::cp_async_hint(place + plane * kPlaneBytes, tile_ + plane * kPlaneBytes, policy);
-    }
   }
 
   // On to `k_tile`, `step` tiles further along K.

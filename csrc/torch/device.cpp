@@ -81,6 +81,10 @@ const char* advice(cudaError_t status) {
     case cudaErrorInsufficientDriver:
     case cudaErrorUnsupportedPtxVersion:
       return "update the NVIDIA driver; `padmarlin env` shows the one needed";
+    case cudaErrorInvalidValue:  // from the encoder of tensor maps, or of the launch's own numbers
+    case cudaErrorInvalidConfiguration:
+      return "this is a bug of padmarlin: report this message with `padmarlin env` and a.stride(); "
+             "PADMARLIN_KERNEL=mma may get around it";
     default:
       return "an earlier kernel of any library may have failed: run with CUDA_LAUNCH_BLOCKING=1";
   }

@@ -10,6 +10,7 @@
 
 #include "core/counter_slots.h"
 #include "core/select_gemm.h"
+#include "cuda/capture.h"
 
 namespace padmarlin {
 namespace {
@@ -26,19 +27,6 @@ CounterSlots& slots_of(int device) {
   const std::lock_guard lock(mutex);
   return all[device];
 }
-
-// While one lives, this thread may allocate although a capture is in progress somewhere: what it
-// does has nothing to do with the stream that captures.
-class CaptureRelaxed {
- public:
-  CaptureRelaxed() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  ~CaptureRelaxed() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  CaptureRelaxed(const CaptureRelaxed&) = delete;
-  CaptureRelaxed& operator=(const CaptureRelaxed&) = delete;
-
- private:
-  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
-};
 
 // Zeroed on a stream of its own: a memset on the capturing stream would become part of the graph,
 // one on the legacy stream would end the capture.

@@ -37,6 +37,7 @@ INSTRUCTION_BYTES = 16
 MNEMONICS = {
     0x012: "LOP3",
     0x016: "PRMT",
+    0x021: "FADD",
     0x030: "HADD2",
     0x031: "HFMA2",
     0x032: "HMUL2",
@@ -52,6 +53,7 @@ MNEMONICS = {
     0x148: "WARPSYNC",
     0x14D: "EXIT",
     0x150: "RET",
+    0x181: "LDG",
     0x183: "LDL",
     0x184: "LDS",
     0x187: "STL",
@@ -80,14 +82,18 @@ class Kernel:
         return self.instructions.count("LDL") + self.instructions.count("STL")
 
     def tensor_core_stretches(self) -> list[Counter[str]]:
-        """Instruction counts of the runs between control instructions that have an HMMA."""
+        """Those that have an HMMA."""
+        return [stretch for stretch in self.stretches() if stretch["HMMA"]]
+
+    def stretches(self) -> list[Counter[str]]:
+        """Instruction counts of the runs between control instructions."""
         stretches: list[Counter[str]] = [Counter()]
         for mnemonic in self.instructions:
             if mnemonic in CONTROL:
                 stretches.append(Counter())
             else:
                 stretches[-1][mnemonic] += 1
-        return [stretch for stretch in stretches if stretch["HMMA"]]
+        return stretches
 
 
 class UnreadableCubin(ValueError):

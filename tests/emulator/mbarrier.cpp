@@ -69,6 +69,19 @@ void fail_if(const std::string& wrong) {
   if (!wrong.empty()) fail(wrong);
 }
 
+// For a phase that some arrival still has to end.
+void announce(const char* instruction, Mbarrier& barrier, const Block& block, int bytes) {
+  if (bytes < 0 || bytes > kMaxAnnounced) {
+    fail(std::string(instruction) + ": announces " + std::to_string(bytes) +
+         " bytes, expected 0.." + std::to_string(kMaxAnnounced));
+  }
+  if (barrier.missing_arrivals == 0) {
+    fail(std::string(instruction) + ": " + at(barrier, block) + " has all of its " +
+         std::to_string(barrier.arrivals) + " arrivals already");
+  }
+  barrier.missing_bytes += bytes;
+}
+
 }  // namespace
 
 void mbarrier_init(uint64_t* barrier, int arrivals) {
@@ -101,17 +114,18 @@ void mbarrier_arrive(uint64_t* barrier, int bytes) {
   const Unobserved unobserved;
   Block& block = *running_thread().block;
   count_step();
-  if (bytes < 0 || bytes > kMaxAnnounced) {
-    fail("mbarrier_arrive: announces " + std::to_string(bytes) + " bytes, expected 0.." +
-         std::to_string(kMaxAnnounced));
-  }
-  if (found.missing_arrivals == 0) {
-    fail("mbarrier_arrive: " + at(found, block) + " has all of its " +
-         std::to_string(found.arrivals) + " arrivals already");
-  }
-  found.missing_bytes += bytes;
+  announce("mbarrier_arrive", found, block, bytes);
   --found.missing_arrivals;
   fail_if(end_phase_if_complete(found, block));
+  maybe_preempt();
+}
+
+void mbarrier_expect_tx(uint64_t* barrier, int bytes) {
+  declare_read(barrier, sizeof *barrier);
+  Mbarrier& found = find("mbarrier_expect_tx", barrier);
+  const Unobserved unobserved;
+  count_step();
+  announce("mbarrier_expect_tx", found, *running_thread().block, bytes);
   maybe_preempt();
 }
 

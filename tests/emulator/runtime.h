@@ -110,6 +110,7 @@ void cp_async_wait_group(int pending);
 void mbarrier_init(uint64_t* barrier, int arrivals);
 void fence_mbarrier_init();
 void mbarrier_arrive(uint64_t* barrier, int bytes);  // announces `bytes` besides
+void mbarrier_expect_tx(uint64_t* barrier, int bytes);
 void mbarrier_wait_parity(uint64_t* barrier, int parity);
 void bulk_copy(void* shared, const void* global, int bytes, uint64_t* barrier);
 

@@ -18,7 +18,7 @@ ARRIVAL = (
 AFTER_THE_STORES = "  sync();\n  if (thread == 0) {"
 AFTER_THE_ARRIVAL = "  sync();\n  if (*last_to_come == 0) return false;"
 SLOT = "s.first_slot + 2 * split + (split == 0 ? 1 : 0)"
-LOAD = "ptx::ld_global_cg_v4(address(split, i))"
+LOAD = "ptx::ld_global_cg_v4(address(split, first + i))"
 
 FIXUP = [
     Mutant(
@@ -61,7 +61,11 @@ FIXUP = [
     ),
     Mutant(
         "own_part_first", FIXUP_HEADER, LOAD,
-        "ptx::ld_global_cg_v4(address((segment.split + split) % segment.splits, i))",
+        "ptx::ld_global_cg_v4(address((segment.split + split) % segment.splits, first + i))",
+        "fixup_split_k", WRONG,
+    ),
+    Mutant(
+        "every_batch_is_the_first", FIXUP_HEADER, LOAD, "ptx::ld_global_cg_v4(address(split, i))",
         "fixup_split_k", WRONG,
     ),
     Mutant(

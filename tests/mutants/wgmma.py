@@ -17,6 +17,10 @@ ALIGN = "cuda/align_kernel.cuh"
 DEADLOCK = ("plain", r"emulator report: wgmma_kernel: deadlock: no thread can go on")
 
 EMPTY_WAIT = "ptx::mbarrier_wait_parity(shared.empty(position.slot), position.parity ^ 1);"
+BRING = (
+    "      bring_operands(args, map, shared, position.slot, tile.m * kRows, n_tile, k_tile, "
+    "tiles,\n                     policy);\n"
+)
 FULL_WAIT = "    ptx::mbarrier_wait_parity(shared.full(slot), position.parity);\n"
 PLACE_READ = (
     "    ptx::bar_sync(kTurnBarrier + lane.consumer, kWarpgroup);  // the place has been read\n"
@@ -38,12 +42,21 @@ RING_BUGS = [
     ),
     Mutant("wgmma_no_full_wait_race", CONSUMER, FULL_WAIT, "", "wgmma_ring", RACE),
     Mutant(
-        "wgmma_announces_a_tile_too_few", PRODUCER, "tiles * tile_bytes(kBits) +",
-        "(tiles - 1) * tile_bytes(kBits) +", "wgmma_ring", REPORT, "under way|more than expect_tx",
+        "wgmma_announces_a_tile_too_few", PRODUCER, "+ tiles * tile_bytes(kBits));",
+        "+ (tiles - 1) * tile_bytes(kBits));", "wgmma_ring", REPORT,
+        "under way|more than expect_tx",
     ),
     Mutant(
-        "wgmma_announces_absent_tiles", PRODUCER, "tiles * tile_bytes(kBits) +",
-        "kBlockTiles * tile_bytes(kBits) +", "wgmma_n_tail", DEADLOCK, "lacks 0 arrivals and",
+        "wgmma_announces_absent_tiles", PRODUCER, "+ tiles * tile_bytes(kBits));",
+        "+ kBlockTiles * tile_bytes(kBits));", "wgmma_n_tail", DEADLOCK, "lacks 0 arrivals and",
+    ),
+    Mutant(
+        "wgmma_scales_not_announced", PRODUCER, "num_places * scale_bytes * (kAsymmetric ? 2 : 1)",
+        "0", "wgmma_ring", REPORT, "under way|more than expect_tx",
+    ),
+    Mutant(
+        "wgmma_operands_before_the_slot_is_free", PRODUCER, f"      {EMPTY_WAIT}\n{BRING}",
+        f"{BRING}      {EMPTY_WAIT}\n", "wgmma_ring", REPORT, "arrivals already",
     ),
     Mutant(
         "wgmma_no_wait_for_the_kernel_before", KERNEL, "  wait_for_previous_kernel();\n", "",
@@ -118,8 +131,8 @@ OPERANDS = [
         "wgmma_n_tail", REPORT, "outside the registered",
     ),
     Mutant(
-        "wgmma_scale_rows_of_this_tile_again", PRODUCER, "slice_rows(args, k_tile + 1)",
-        "slice_rows(args, k_tile)", "wgmma_scale_rows", WRONG,
+        "wgmma_scale_rows_of_the_first_tile", PRODUCER, "slice_rows(args, k_tile);",
+        "slice_rows(args, part.k_begin);", "wgmma_scale_rows", WRONG,
     ),
     Mutant(
         "wgmma_scale_row_of_the_first_slice", CONSUMER, "place[slice] * kScaleRowBytes",

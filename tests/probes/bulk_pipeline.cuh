@@ -62,13 +62,14 @@ __global__ void bulk_pipeline_probe(const uint8_t* in, int chunks, uint4* out) {
       if (kFault == BulkFault::kMisalignedGlobal) from += 8;
       if (kFault == BulkFault::kGlobalOutOfRange) from += 16;
       if (kFault != BulkFault::kNoEmptyWait) ptx::mbarrier_wait_parity(empty + slot, ~round & 1);
-      const int announced = kFault == BulkFault::kTooFewBytes    ? kBulkBytes / 2
-                            : kFault == BulkFault::kTooManyBytes ? kBulkBytes * 2
-                                                                 : kBulkBytes;
-      ptx::mbarrier_arrive_expect_tx(full + slot, announced);
-      ptx::bulk_copy(to, from, kBulkBytes / 2, full + slot);
-      ptx::bulk_copy(to + kBulkBytes / 2, from + kBulkBytes / 2, kBulkBytes / 2, full + slot,
-                     policy);
+      // The first half may well be there before this thread arrives.
+      constexpr int kHalf = kBulkBytes / 2;
+      ptx::mbarrier_expect_tx(full + slot, kHalf);
+      ptx::bulk_copy(to, from, kHalf, full + slot, policy);
+      ptx::mbarrier_arrive_expect_tx(full + slot, kFault == BulkFault::kTooFewBytes    ? 0
+                                                  : kFault == BulkFault::kTooManyBytes ? 3 * kHalf
+                                                                                       : kHalf);
+      ptx::bulk_copy(to + kHalf, from + kHalf, kHalf, full + slot);
     }
     return;
   }

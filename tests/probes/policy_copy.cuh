@@ -12,7 +12,9 @@ namespace padmarlin::probes {
 inline __global__ void policy_copy_probe(const uint4* in, uint4* out) {
   const int thread = ptx::tid_x();
   uint8_t* const shared = ptx::dynamic_shared() + 16 * thread;
-  ptx::cp_async_hint(shared, in + thread, ptx::createpolicy_evict_first());
+  ptx::cp_async_hint(
+      shared, in + thread,
+      thread % 2 == 0 ? ptx::createpolicy_evict_first() : ptx::createpolicy_evict_normal());
   ptx::cp_async_commit_group();
   ptx::cp_async_wait_group<0>();
   out[thread] = ptx::ld_shared_v4(shared);

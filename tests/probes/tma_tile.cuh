@@ -26,6 +26,7 @@ __global__ inline void tma_tile_probe(PADMARLIN_GRID_CONSTANT ptx::TensorMap map
   if (lane == 0) {
     ptx::mbarrier_init(barrier, 1);
     ptx::fence_mbarrier_init();
+    ptx::prefetch_tensor_map(map);
   }
   ptx::bar_sync();
   if (lane == 0) {

@@ -7,7 +7,7 @@ namespace padmarlin::emulator {
 namespace {
 
 constexpr RepackKey kAwq{.packing = Packing::kAwq};
-constexpr FixupKey kWideFixup{.threads = 64, .vectors = 3};
+constexpr FixupKey kWideFixup{.threads = 64, .vectors = 8};
 constexpr GemmKey kHalf4;  // the cheapest kernel: what is tested does not depend on the instance
 constexpr GemmKey kBfloat164{.dtype = Dtype::kBfloat16};  // rounds sums of a few hundred units
 // Scales as large as 2^24.

@@ -30,6 +30,13 @@ PADMARLIN_DEVICE uint64_t createpolicy_evict_first() {
   return policy;
 }
 
+// That of an access without a policy.
+PADMARLIN_DEVICE uint64_t createpolicy_evict_normal() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
 // 16 bytes under an L2 policy.
 PADMARLIN_DEVICE void cp_async_hint(void* shared, const void* global, uint64_t policy) {
   asm volatile(

@@ -50,6 +50,19 @@ PADMARLIN_DEVICE void mbarrier_arrive_expect_tx(uint64_t* barrier, int bytes) {
 #endif
 }
 
+// Announces `bytes` (< 2^20) without arriving: the phase cannot end before this thread arrives,
+// even if the bytes come first (PTX ISA, "mbarrier.expect_tx").
+PADMARLIN_DEVICE void mbarrier_expect_tx(uint64_t* barrier, int bytes) {
+#if PADMARLIN_HAS_SM90
+  asm volatile(
+      "mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
+#else
+  __trap();
+#endif
+}
+
 // Waits until the phase of that parity is over: phases 0, 2, .. have parity 0. A barrier in phase 0
 // counts as past a phase of parity 1: a ring's producer finds every slot free in its first round.
 PADMARLIN_DEVICE void mbarrier_wait_parity(uint64_t* barrier, int parity) {

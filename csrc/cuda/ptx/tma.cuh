@@ -14,6 +14,15 @@ namespace padmarlin::ptx {
 
 using TensorMap = CUtensorMap;
 
+// prefetch.tensormap: the copy engine's first use of the map will not wait for it. By one thread.
+PADMARLIN_DEVICE void prefetch_tensor_map(const TensorMap& map) {
+#if PADMARLIN_HAS_SM90
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+#else
+  __trap();
+#endif
+}
+
 // The map's box with its first element at column x, row y, either of which may be negative or past
 // the end: what lies outside the tensor arrives as zeros, and counts as bytes. One thread calls it;
 // `shared` is aligned as the map's swizzle asks (1024 bytes for 128-byte swizzle).

@@ -96,7 +96,9 @@ PADMARLIN_DEVICE void multiply_segment(
       ptx::wgmma_commit_group();
       // The oldest group is done: its set of registers is the next to be written.
       ptx::wgmma_wait_group<kSets - 1>();
-      // As many groups of this turn as may run: those of the turn before are done.
+      // As many groups of this turn as may run: those of the turn before are done. So every value
+      // that generic loads brought from its slot is used: none can still be read when the copy
+      // engine writes there, although no proxy fence stands between ("Async proxy"; so CUTLASS).
       if (slice == kSets - 2) {
         ptx::syncwarp();
         if (used_before >= 0 && lane.lane == 0) ptx::mbarrier_arrive(shared.empty(used_before));

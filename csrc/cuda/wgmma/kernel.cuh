@@ -54,7 +54,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Shared<kRows, kBits, kAsymmetric> shared{ptx::dynamic_shared()};
   const int thread = ptx::tid_x(), block = ptx::ctaid_x();
   const int warpgroup = thread / kWarpgroup, warp = thread % kWarpgroup / kWarp;
-  if (thread == 0) shared.make_barriers();
+  if (thread == 0) {
+    shared.make_barriers();
+    ptx::prefetch_tensor_map(activations);  // a parameter: no kernel in front writes it
+  }
   ptx::bar_sync();
   wait_for_previous_kernel();
   if (warpgroup == 0) {

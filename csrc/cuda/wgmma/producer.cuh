@@ -33,30 +33,16 @@ PADMARLIN_DEVICE bool begins_place(const SliceRows& rows, int slice) {
   return slice == 0 || rows.named[slice] != rows.named[slice - 1];
 }
 
+// What comes without a look into the table: A and the weights. Announced, but not yet arrived at:
+// the table may have to come from memory first, and these must not wait for it.
 template <int kRows, int kBits, bool kAsymmetric>
-PADMARLIN_DEVICE void bring_stage(const GemmArguments& args, const ptx::TensorMap& map,
-                                  const Shared<kRows, kBits, kAsymmetric>& shared, int slot, int m0,
-                                  int n_tile, int k_tile, const SliceRows& rows, bool read_once,
-                                  uint64_t policy) {
+PADMARLIN_DEVICE void bring_operands(const GemmArguments& args, const ptx::TensorMap& map,
+                                     const Shared<kRows, kBits, kAsymmetric>& shared, int slot,
+                                     int m0, int n_tile, int k_tile, int tiles, uint64_t policy) {
   constexpr StageLayout kStage = Shared<kRows, kBits, kAsymmetric>::kStage;
-  const int left = args.padded_n / kTile - n_tile;
-  const int tiles = left < kBlockTiles ? left : kBlockTiles;
-  const int scale_bytes = tiles * kTile * 2;
-
-  int places[kSlicesPerTile];
-#pragma unroll
-  for (int slice = 0; slice < kSlicesPerTile; ++slice) {
-    places[slice] = slice == 0 ? 0 : places[slice - 1] + begins_place(rows, slice);
-  }
-  const int num_places = places[kSlicesPerTile - 1] + 1;
-  ptx::st_shared_v4(shared.places(slot),
-                    uint4{static_cast<uint32_t>(places[0]), static_cast<uint32_t>(places[1]),
-                          static_cast<uint32_t>(places[2]), static_cast<uint32_t>(places[3])});
-
   uint64_t* const full = shared.full(slot);
   uint8_t* const stage = shared.stage(slot);
-  ptx::mbarrier_arrive_expect_tx(full, kRows * kActivationRowBytes + tiles * tile_bytes(kBits) +
-                                           num_places * scale_bytes * (kAsymmetric ? 2 : 1));
+  ptx::mbarrier_expect_tx(full, kRows * kActivationRowBytes + tiles * tile_bytes(kBits));
   // Columns before A's first (the front pad) and behind its last, and rows behind its last, arrive
   // as zeros.
   ptx::tma_load_2d(stage, map, k_tile * kTile - args.front_pad, m0, full);
@@ -65,14 +51,33 @@ PADMARLIN_DEVICE void bring_stage(const GemmArguments& args, const ptx::TensorMa
   const uint32_t* const weights =
       args.qweight + (static_cast<size_t>(n_tile) * k_tiles + k_tile) * tile_words(kBits);
   for (int tile = 0; tile < tiles; ++tile) {
-    uint8_t* const to = stage + kStage.weights + tile * tile_bytes(kBits);
-    const uint32_t* const from = weights + static_cast<size_t>(tile) * k_tiles * tile_words(kBits);
-    if (read_once) {
-      ptx::bulk_copy(to, from, tile_bytes(kBits), full, policy);
-    } else {
-      ptx::bulk_copy(to, from, tile_bytes(kBits), full);
-    }
+    ptx::bulk_copy(stage + kStage.weights + tile * tile_bytes(kBits),
+                   weights + static_cast<size_t>(tile) * k_tiles * tile_words(kBits),
+                   tile_bytes(kBits), full, policy);
   }
+}
+
+template <int kRows, int kBits, bool kAsymmetric>
+PADMARLIN_DEVICE void bring_scales(const GemmArguments& args,
+                                   const Shared<kRows, kBits, kAsymmetric>& shared, int slot,
+                                   int n_tile, int tiles, const SliceRows& rows) {
+  constexpr StageLayout kStage = Shared<kRows, kBits, kAsymmetric>::kStage;
+  const int scale_bytes = tiles * kTile * 2;
+
+  int places[kSlicesPerTile];
+#pragma unroll
+  for (int slice = 0; slice < kSlicesPerTile; ++slice) {
+    places[slice] = slice == 0 ? 0 : places[slice - 1] + begins_place(rows, slice);
+  }
+  const int num_places = places[kSlicesPerTile - 1] + 1;
+  // Before the arrival, whose release shows it to the consumers.
+  ptx::st_shared_v4(shared.places(slot),
+                    uint4{static_cast<uint32_t>(places[0]), static_cast<uint32_t>(places[1]),
+                          static_cast<uint32_t>(places[2]), static_cast<uint32_t>(places[3])});
+
+  uint64_t* const full = shared.full(slot);
+  uint8_t* const stage = shared.stage(slot);
+  ptx::mbarrier_arrive_expect_tx(full, num_places * scale_bytes * (kAsymmetric ? 2 : 1));
 #pragma unroll
   for (int slice = 0; slice < kSlicesPerTile; ++slice) {
     if (!begins_place(rows, slice)) continue;
@@ -96,22 +101,22 @@ PADMARLIN_DEVICE void produce(const GemmArguments& args, const GemmChoice& choic
                               const ptx::TensorMap& map,
                               const Shared<kRows, kBits, kAsymmetric>& shared, int block) {
   // With one row tile weights are read once; else L2 should keep them for the others.
-  const bool read_once = choice.m_tiles == 1;
-  const uint64_t policy = ptx::createpolicy_evict_first();
+  const uint64_t policy =
+      choice.m_tiles == 1 ? ptx::createpolicy_evict_first() : ptx::createpolicy_evict_normal();
   typename Shared<kRows, kBits, kAsymmetric>::Position position;
   const int segments = num_segments(choice.partition, block);
   for (int index = 0; index < segments; ++index) {
     const Segment part = segment(choice.partition, block, index);
     const TilePosition tile = tile_position(part.tile, choice.m_tiles, choice.n_tiles, choice.band);
-    SliceRows next = slice_rows(args, part.k_begin);
+    const int n_tile = tile.n * kBlockTiles, left = args.padded_n / kTile - n_tile;
+    const int tiles = left < kBlockTiles ? left : kBlockTiles;
     for (int k_tile = part.k_begin; k_tile < part.k_end; ++k_tile) {
-      const SliceRows rows = next;
-      // Asked for a turn ahead: no copy waits for the table.
-      if (k_tile + 1 < part.k_end) next = slice_rows(args, k_tile + 1);
+      const SliceRows rows = slice_rows(args, k_tile);  // on its way while the rest is asked for
       // A round ahead of the consumers: in the first all slots are free.
       ptx::mbarrier_wait_parity(shared.empty(position.slot), position.parity ^ 1);
-      bring_stage<kRows, kBits, kAsymmetric>(args, map, shared, position.slot, tile.m * kRows,
-                                             tile.n * kBlockTiles, k_tile, rows, read_once, policy);
+      bring_operands(args, map, shared, position.slot, tile.m * kRows, n_tile, k_tile, tiles,
+                     policy);
+      bring_scales(args, shared, position.slot, n_tile, tiles, rows);
       position.advance();
     }
   }

@@ -15,6 +15,7 @@ PADMARLIN_DEVICE void cp_async(void* shared, const void* global, int source_byte
 
 // There is no L2 here: a policy is any value.
 PADMARLIN_DEVICE uint64_t createpolicy_evict_first() { return 0; }
+PADMARLIN_DEVICE uint64_t createpolicy_evict_normal() { return 0; }
 
 PADMARLIN_DEVICE void cp_async_hint(void* shared, const void* global, uint64_t policy) {
   static_cast<void>(policy);

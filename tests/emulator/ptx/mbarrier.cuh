@@ -19,6 +19,10 @@ PADMARLIN_DEVICE void mbarrier_arrive_expect_tx(uint64_t* barrier, int bytes) {
   emulator::mbarrier_arrive(barrier, bytes);
 }
 
+PADMARLIN_DEVICE void mbarrier_expect_tx(uint64_t* barrier, int bytes) {
+  emulator::mbarrier_expect_tx(barrier, bytes);
+}
+
 PADMARLIN_DEVICE void mbarrier_wait_parity(uint64_t* barrier, int parity) {
   emulator::mbarrier_wait_parity(barrier, parity);
 }

@@ -11,6 +11,8 @@ namespace padmarlin::ptx {
 
 using TensorMap = emulator::TensorMap;
 
+PADMARLIN_DEVICE void prefetch_tensor_map(const TensorMap& map) { static_cast<void>(map); }
+
 PADMARLIN_DEVICE void tma_load_2d(void* shared, const TensorMap& map, int x, int y,
                                   uint64_t* barrier) {
   emulator::tma_load_2d(shared, map, x, y, barrier);
