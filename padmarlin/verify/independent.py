@@ -190,10 +190,10 @@ class Checkpoint:
             return self._compressed_tensors(name)
         settings = _of_layer(self.settings, name)
         method = str(settings.get("quant_method") or settings.get("method") or "gptq").lower()
-        bits = int(settings["bits"])
+        bits = int(settings["bits"] if "bits" in settings else settings["w_bit"])
         words = self.files.entry(f"{name}.qweight").shape
         groups, n = self.files.entry(f"{name}.scales").shape
-        size = int(settings["group_size"])
+        size = int(settings["group_size"] if "group_size" in settings else settings["q_group_size"])
         k = words[0]
         if method != "awq":
             # Without a g_idx the words are full, unless the groups leave only fewer rows.
@@ -265,14 +265,17 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
 
 
 def _settings(directory: Path) -> dict[str, Any]:
-    for file in ("config.json", "quantize_config.json"):
-        if (directory / file).exists():
-            values = read_json(directory / file)
-            if file == "config.json":
-                values = values.get("quantization_config") or {}
-            if values:
-                return values
-    return {}
+    config = directory / "config.json"
+    if config.exists():
+        values = read_json(config)
+        # Models of several towers may have them where the language model's sizes are.
+        inner = [values.get(key) for key in ("text_config", "llm_config", "language_config")]
+        for place in (values, *inner):
+            for key in ("quantization_config", "compression_config"):
+                if isinstance(place, dict) and place.get(key):
+                    return dict(place[key])
+    own = directory / "quantize_config.json"
+    return read_json(own) if own.exists() else {}
 
 
 def _of_layer(settings: dict[str, Any], name: str) -> dict[str, Any]:
