@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
+from padmarlin.errors import refusal
 from padmarlin.nn import MergedColumnParallelQuantLinear, QuantMLP, RowParallelQuantLinear
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
@@ -33,7 +34,10 @@ class Sizes:
     def read(cls, checkpoint: Path) -> Sizes:
         config = json.loads((checkpoint / "config.json").read_text())
         if config["model_type"] not in MODEL_TYPES:
-            raise ValueError(f"{config['model_type']!r} is none of {', '.join(MODEL_TYPES)}")
+            got, expected = repr(config["model_type"]), " or ".join(map(repr, MODEL_TYPES))
+            argument = "'model_type' in config.json"
+            raise ValueError(refusal("DecoderLayer", argument, got, expected))
+        check_attention(config)
         heads = config["num_attention_heads"]
         rope = config.get("rope_parameters") or config
         return cls(
@@ -48,6 +52,23 @@ class Sizes:
         """Whether the heads can be dealt out, each key head to the ranks of its queries."""
         most, least = max(ranks, self.kv_heads), min(ranks, self.kv_heads)
         return self.heads % ranks == 0 and most % least == 0
+
+
+def check_attention(config: dict[str, Any]) -> None:
+    """Refuses what would be computed wrong: positions that are scaled, and tokens that see only the
+    last few before them."""
+    for key in ("rope_scaling", "rope_parameters"):
+        values = config.get(key) or {}
+        kind = values.get("rope_type") or values.get("type") or "default"
+        if kind != "default":
+            raise ValueError(refusal("DecoderLayer", f"{key!r} in config.json", kind, "'default'"))
+    # Mistral has a window where it names one; the others only if they say that they use it.
+    windowed = config.get("use_sliding_window", config["model_type"] == "mistral")
+    window = config.get("sliding_window") if windowed else None
+    if window is not None or "sliding_attention" in (config.get("layer_types") or ()):
+        got = f"a window of {window} tokens"
+        expected = "attention to all earlier tokens"
+        raise ValueError(refusal("DecoderLayer", "'sliding_window' in config.json", got, expected))
 
 
 class KeyValueCache:

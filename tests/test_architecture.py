@@ -28,7 +28,7 @@ PYTHON_FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A layer imports itself and what stands above it in this list.
 PYTHON_LAYERS = [
-    {"errors", "layout", "packing", "partition", "plan", "reference", "_extension"},
+    {"errors", "jsonfile", "layout", "packing", "partition", "plan", "reference", "_extension"},
     {"ops"},
     {"weight"},
     {"functional", "formats", "checkpoint", "engines", "models"},

@@ -8,6 +8,7 @@ Seeds: the argument of default_rng.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 
 import padmarlin
 from padmarlin import Shard, load_weight
+from padmarlin.verify import verify_checkpoint
 from tests import checkpoint_files as files
 from tests.oracle import random_awq, random_compressed_tensors
 from tests.test_checkpoint import assert_same_weight
@@ -124,6 +126,27 @@ def test_settings_of_awq(more: dict[str, Any], tmp_path: Path) -> None:
     directory = files.write_checkpoint(tmp_path, {LAYER: layer.tensors()}, awq_config(64) | more)
     expected = padmarlin.repack_awq(**layer.arguments())
     assert_same_weight(load_weight(directory, LAYER), expected)
+
+
+def test_awq_settings_by_their_older_names(tmp_path: Path) -> None:
+    layer = random_awq(np.random.default_rng(3), 128, 64, group_size=64)
+    config = {"quant_method": "awq", "w_bit": 4, "q_group_size": 64, "zero_point": True}
+    directory = files.write_checkpoint(tmp_path, {LAYER: layer.tensors()}, config)
+    expected = padmarlin.repack_awq(**layer.arguments())
+    assert_same_weight(load_weight(directory, LAYER), expected)
+    assert verify_checkpoint(directory, tp=1).passed
+
+
+@pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
+@pytest.mark.parametrize("part", [None, "text_config"])
+def test_where_config_json_may_have_settings(part: str | None, key: str, tmp_path: Path) -> None:
+    layer = random_awq(np.random.default_rng(3), 128, 64, group_size=64)
+    directory = files.write_checkpoint(tmp_path, {LAYER: layer.tensors()}, {})
+    settings = {key: awq_config(64)}
+    (directory / "config.json").write_text(json.dumps({part: settings} if part else settings))
+    expected = padmarlin.repack_awq(**layer.arguments())
+    assert_same_weight(load_weight(directory, LAYER), expected)
+    assert verify_checkpoint(directory, tp=1).passed
 
 
 def test_awq_without_zero_points_is_symmetric(tmp_path: Path) -> None:
@@ -251,13 +274,13 @@ def test_other_formats_are_refused(name: str | None, tmp_path: Path) -> None:
     refused(directory, f"'format' in config.json: got {got}, expected 'pack-quantized'; requantize")
     config["config_groups"]["group_0"]["format"] = name or "naive-quantized"
     directory = compressed(tmp_path, config)
-    refused(directory, "'format' in 'config_groups' / 'group_0' of config.json: got", "W4A16")
+    refused(directory, "'format' in 'group_0' of 'config_groups' of config.json: got", "W4A16")
 
 
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        ({"num_bits": 3}, "'num_bits' in 'weights' of 'config_groups' / 'group_0' of config.json"),
+        ({"num_bits": 3}, "'num_bits' in 'weights' of 'group_0' of 'config_groups' of config.json"),
         ({"num_bits": None}, "got None, expected an integer"),
         ({"num_bits": 8}, "I32 (64, 32), expected I32 (64, 64) = (n, ceil(k * bits / 32))"),
         ({"type": "float"}, "got 'float', expected 'int'"),
@@ -286,10 +309,13 @@ def test_refused_settings_of_weights(weights: dict[str, Any], said: str, tmp_pat
     ("changes", "said"),
     [
         ({"config_groups": None}, "'config_groups' in config.json: got None"),
-        ({"config_groups": {"W4A16": ["Linear"]}}, "'config_groups' / 'W4A16' of config.json: got"),
-        ({"config_groups": {"a": {"targets": "Linear"}}}, "'targets' in 'config_groups' / 'a' of"),
+        (
+            {"config_groups": {"W4A16": ["Linear"]}},
+            "'W4A16' in 'config_groups' of config.json: got",
+        ),
+        ({"config_groups": {"a": {"targets": "Linear"}}}, "'targets' in 'a' of 'config_groups' of"),
         ({"config_groups": {"a": {"targets": ["re:("]}}}, "expected regular expressions"),
-        ({"config_groups": {"a": {"targets": ["Linear"]}}}, "'weights' in 'config_groups' / 'a'"),
+        ({"config_groups": {"a": {"targets": ["Linear"]}}}, "'weights' in 'a' of 'config_groups'"),
         ({"config_groups": {"a": {"targets": ["lm_head"]}}}, "no target of 'config_groups' in"),
         ({"config_groups": {}}, f"{LAYER!r}, which is not quantized"),
         ({"ignore": [LAYER]}, f"{LAYER!r} among 'ignore' in config.json excludes it"),

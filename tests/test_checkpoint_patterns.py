@@ -29,7 +29,16 @@ NAME = "model.layers.18.mlp.gate_proj"
 def test_answers_are_those_of_re_match(expression: str) -> None:
     expected = re.match(expression, NAME) is not None
     assert patterns.matches(expression, NAME) is expected
-    assert patterns._match_elsewhere(expression, NAME) is expected
+    assert (NAME in patterns._matching_elsewhere(expression, [NAME])) is expected
+
+
+def test_many_names_take_one_process() -> None:
+    names = [f"model.layers.{i}.mlp.{part}_proj" for i in range(80) for part in ("gate", "down")]
+    expression = r".*\.(?:1[0-9]|2[0-9])\..*\.(?:gate|up)_proj"
+    start = time.monotonic()
+    found = patterns.matching(expression, names)
+    assert found == {f"model.layers.{i}.mlp.gate_proj" for i in range(10, 30)}
+    assert time.monotonic() - start < 5  # a process for each of the names would take longer
 
 
 @pytest.mark.parametrize("expression", ["(.*)*x", "(a|aa)+$", ".*" * 12 + "x", "a?" * 30 + "b"])

@@ -164,8 +164,18 @@ def change_settings(directory: Path, **changes: Any) -> None:
         ({"dynamic": {"a{999999999999}": {}}}, "expected regular expressions"),
         ({"dynamic": {"(.*)*x": {}}}, "'(.*)*x': no match and no end of it within"),
         ({"dynamic": ["x" * 10**6]}, "... (1000004 characters), expected an object"),
-        ({"dynamic": {"+:.*down": 8}}, "an object of settings behind '+:.*down'"),
-        ({"dynamic": {"+:.*down": {"bits": 5}}}, "got 5, expected 4 or 8"),
+        (
+            {"dynamic": {"+:.*down": 8}},
+            "'+:.*down' in 'dynamic' of config.json: got 8, expected an",
+        ),
+        (
+            {"dynamic": {"a": {}, "+:.*o": 8}},
+            "'+:.*o' in 'dynamic' of config.json: got 8, expected an",
+        ),
+        (
+            {"dynamic": {"+:.*down": {"bits": 5}}},
+            "with its rule '+:.*down': got 5, expected 4 or 8",
+        ),
     ],
     ids=str,
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from padmarlin.checkpoint.part import CODES, SCALES, Span, cut_of, group_count, groups_of
 from padmarlin.checkpoint.request import Request
-from padmarlin.checkpoint.settings import Settings
+from padmarlin.checkpoint.scheme import Scheme
 from padmarlin.checkpoint.tensors import StoredTensor
 from padmarlin.formats.awq import awq_layer
 from padmarlin.formats.common import repack
@@ -19,10 +19,9 @@ _PER_WORD = 8
 
 @dataclass(frozen=True)
 class _Layer:
-    """The tensors of a (k, n) layer, checked against each other and the settings."""
+    """The tensors of a (k, n) layer, checked against each other and the scheme."""
 
-    group_size: int
-    sym: bool | None
+    scheme: Scheme
     k: int
     n: int
     qweight: StoredTensor  # (k, ceil(n / 8))
@@ -40,20 +39,20 @@ def load_awq(request: Request) -> PaddedWeight:
     layer = _checked_layer(request)
     rows = Span(request.bounds("k", layer.k))
     columns = Span(request.bounds("n", layer.n), _PER_WORD)
-    groups_read = groups_of(rows, layer.group_size, layer.k)
+    groups_read = groups_of(rows, layer.scheme.group_size, layer.k)
     part = awq_layer(
         layer.qweight.read(rows.words, columns.words).to(request.device),
         layer.scales.read(groups_read, columns.codes).to(request.device),
         layer.qzeros.read(groups_read, columns.words).to(request.device),
-        group_size=layer.group_size,
-        sym=layer.sym,
+        group_size=layer.scheme.group_size,
+        sym=layer.scheme.sym,
     )
     return repack(part, cut_of(rows, columns), request.dtype)
 
 
 def _checked_layer(request: Request) -> _Layer:
     request.check_quantized("qweight")
-    group_size, sym = _checked_settings(request.settings)
+    group_size = request.scheme.group_size
     qweight, scales, qzeros = (request.tensor(name) for name in ("qweight", "scales", "qzeros"))
     qweight.check(CODES, (None, None), "(k, ceil(n / 8))")
     k = qweight.shape[0]
@@ -63,18 +62,4 @@ def _checked_layer(request: Request) -> _Layer:
     words = div_up(n, _PER_WORD)
     qweight.check(CODES, (k, words), f"(k, ceil(n / 8)) at n = {n}")
     qzeros.check(CODES, (groups, words), f"(groups, ceil(n / 8)) at n = {n}")
-    return _Layer(group_size, sym, k, n, qweight, scales, qzeros)
-
-
-def _checked_settings(settings: Settings) -> tuple[int, bool | None]:
-    """(group size, sym)."""
-    # AutoAWQ says "version", GPTQModel all three.
-    for key in ("version", "format", "checkpoint_format"):
-        if settings.text(key, default="gemm").lower() != "gemm":
-            remedy = "this version packs in another order: requantize or convert to gemm"
-            settings.refuse(key, "'gemm'", remedy)
-    if settings.integer("bits") != 4:
-        settings.refuse("bits", "4: AWQ defines no other packing")
-    settings.check_pack_dtype()
-    group_size = settings.group_size()
-    return group_size, True if settings.flag("zero_point") is False else None
+    return _Layer(request.scheme, k, n, qweight, scales, qzeros)

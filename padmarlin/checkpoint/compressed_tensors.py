@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from padmarlin.checkpoint.compressed_scheme import Scheme, scheme_of
 from padmarlin.checkpoint.part import (
     CODES,
     GROUPS,
@@ -19,6 +18,7 @@ from padmarlin.checkpoint.part import (
 )
 from padmarlin.checkpoint.refuse import refuse
 from padmarlin.checkpoint.request import Request
+from padmarlin.checkpoint.scheme import Scheme
 from padmarlin.checkpoint.tensors import StoredTensor
 from padmarlin.formats.common import repack
 from padmarlin.formats.compressed_tensors import G_IDX_UNSET, compressed_tensors_layer
@@ -63,13 +63,13 @@ def load_compressed_tensors(request: Request) -> PaddedWeight:
         g_idx,
         bits=scheme.bits,
         group_size=scheme.group_size,
-        sym=scheme.symmetric,
+        sym=scheme.sym,
     )
     return repack(part, cut_of(rows, columns), request.dtype)
 
 
 def _checked_layer(request: Request) -> _Layer:
-    scheme = scheme_of(request.settings, request.name)
+    scheme = request.scheme
     request.check_quantized("weight_packed")
     n, k = _stored_shape(request)
     bits, groups = scheme.bits, group_count(k, scheme.group_size)
@@ -78,7 +78,7 @@ def _checked_layer(request: Request) -> _Layer:
     packed.check(CODES, (n, div_up(k * bits, 32)), words)
     scale.check(SCALES, (n, groups), f"(n, groups) at k = {k}, group_size = {scheme.group_size}")
     zero_point = None
-    if not scheme.symmetric or request.has("weight_zero_point"):
+    if not scheme.sym or request.has("weight_zero_point"):
         zero_point = request.tensor("weight_zero_point")
         words = f"(ceil(n * bits / 32), groups) at n = {n}, bits = {bits}"
         zero_point.check(CODES, (div_up(n * bits, 32), groups), words)

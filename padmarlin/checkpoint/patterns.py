@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 
 TIMEOUT_S = 5.0
 """The match takes microseconds if the expression is sane, the process 20 ms to start."""
@@ -24,11 +25,15 @@ about 40 characters, quantizers' expressions (``.*\\.(?:18|19)\\..*gate.*``) abo
 _CHOICE = re.compile(r"(?<!\()[*+?{|]")  # the ? of "(?:" is none
 _REPEATED_GROUP = re.compile(r"\)[*+{]")  # where choices contain others, lengths multiply
 
-_PROGRAM = "import json, re, sys; print(re.match(*json.load(sys.stdin)) is not None)"
+_PROGRAM = """
+import json, re, sys
+expression, names = json.load(sys.stdin)
+print(json.dumps([re.match(expression, name) is not None for name in names]))
+"""
 
 
-def matches(expression: str, name: str) -> bool:
-    """Whether a regular expression matches the beginning of `name`.
+def matching(expression: str, names: Iterable[str]) -> frozenset[str]:
+    """Those of `names` whose beginning a regular expression matches.
 
     Raises ValueError, with the reason alone, if it is none or takes longer than TIMEOUT_S.
     """
@@ -36,9 +41,17 @@ def matches(expression: str, name: str) -> bool:
         compiled = re.compile(expression)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(str(error)) from None
-    if _is_quick(expression, name):
-        return compiled.match(name) is not None
-    return _match_elsewhere(expression, name)
+    quick: list[str] = []
+    slow: list[str] = []
+    for name in names:
+        (quick if _is_quick(expression, name) else slow).append(name)
+    found = {name for name in quick if compiled.match(name)}
+    return frozenset(found | (_matching_elsewhere(expression, slow) if slow else set()))
+
+
+def matches(expression: str, name: str) -> bool:
+    """`matching` of one name."""
+    return name in matching(expression, [name])
 
 
 def _is_quick(expression: str, name: str) -> bool:
@@ -49,11 +62,11 @@ def _is_quick(expression: str, name: str) -> bool:
     )
 
 
-def _match_elsewhere(expression: str, name: str) -> bool:
+def _matching_elsewhere(expression: str, names: list[str]) -> set[str]:
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _PROGRAM],
-            input=json.dumps([expression, name]).encode(),
+            input=json.dumps([expression, names]).encode(),
             capture_output=True,
             check=True,
             timeout=TIMEOUT_S,
@@ -62,4 +75,4 @@ def _match_elsewhere(expression: str, name: str) -> bool:
         raise ValueError(f"no match and no end of it within {TIMEOUT_S:g} s") from None
     except (OSError, subprocess.CalledProcessError) as error:
         raise ValueError(str(error)) from None
-    return done.stdout.strip() == b"True"
+    return {name for name, found in zip(names, json.loads(done.stdout), strict=True) if found}

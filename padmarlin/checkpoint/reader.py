@@ -4,10 +4,10 @@ are found once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 
@@ -18,12 +18,11 @@ from padmarlin.checkpoint.compressed_tensors import (
 )
 from padmarlin.checkpoint.gptq import gptq_shape, load_gptq
 from padmarlin.checkpoint.request import Request
-from padmarlin.checkpoint.settings import Settings, read_settings
+from padmarlin.checkpoint.schemes import readable_method, readable_scheme
+from padmarlin.checkpoint.settings import read_settings
 from padmarlin.checkpoint.tensors import StoredTensor, TensorFiles
 from padmarlin.partition import Shard
 from padmarlin.weight import PaddedWeight
-
-_T = TypeVar("_T")
 
 
 class _Format(NamedTuple):
@@ -53,7 +52,7 @@ class CheckpointReader:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.settings = read_settings(directory)
+        self.settings = read_settings("load_weight", directory)
         with ExitStack() as open_files:
             self._files = TensorFiles(directory, open_files)
         self._files.release()
@@ -64,7 +63,7 @@ class CheckpointReader:
 
     def layers(self) -> list[str]:
         """The quantized layers, in the order of the files."""
-        codes = _format(self.settings).tensors[0]
+        codes = self._tensors()[0]
         return [
             name.rpartition(".")[0]
             for name in self._files.names()
@@ -73,7 +72,7 @@ class CheckpointReader:
 
     def others(self) -> list[str]:
         """The tensors that belong to no quantized layer's weight, in the order of the files."""
-        own = _format(self.settings).tensors
+        own = self._tensors()
         layers = set(self.layers())
 
         def quantized(name: str) -> bool:
@@ -84,8 +83,9 @@ class CheckpointReader:
 
     def shape(self, name: str) -> tuple[int, int]:
         """(k, n) of a layer, after every check of its tensors' shapes."""
-        request = self._request(name, None, torch.device("cpu"), None)
-        return self._answer(request, _format(request.settings).shape)
+        with self._naming(name, None):
+            request = self._request(name, None, torch.device("cpu"), None)
+            return _FORMATS[request.scheme.method].shape(request)
 
     def load(
         self,
@@ -94,8 +94,9 @@ class CheckpointReader:
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> PaddedWeight:
-        request = self._request(name, shard, device, dtype)
-        return self._answer(request, _format(request.settings).load)
+        """A layer, or the part of it that `shard` says, repacked on `device`."""
+        with self._naming(name, shard):
+            return read_layer(self._request(name, shard, device, dtype))
 
     def stored(self, name: str) -> StoredTensor:
         """A tensor by its full name; ``release`` closes its file."""
@@ -104,30 +105,29 @@ class CheckpointReader:
     def release(self) -> None:
         self._files.release()
 
+    def _tensors(self) -> tuple[str, ...]:
+        return _FORMATS[readable_method(self.settings)].tensors
+
     def _request(
         self, name: str, shard: Shard | None, device: torch.device, dtype: torch.dtype | None
     ) -> Request:
-        self._files.check_layer(name)
-        return Request(self._files, name, self.settings.of_layer(name), shard, device, dtype)
+        scheme = readable_scheme(self.settings, name)
+        return Request(self._files, name, scheme, shard, device, dtype)
 
-    def _answer(self, request: Request, read: Callable[[Request], _T]) -> _T:
+    @contextmanager
+    def _naming(self, name: str, shard: Shard | None) -> Iterator[None]:
+        """Refusals say of which layer they are; afterwards no file is open."""
+        self._files.check_layer(name)
         try:
-            return read(request)
+            yield
         except ValueError as error:
-            part = "" if request.shard is None else f"{request.shard} of "
-            where = f"{part}layer {request.name!r} in {self.directory}"
+            part = "" if shard is None else f"{shard} of "
+            where = f"{part}layer {name!r} in {self.directory}"
             raise ValueError(f"{error} ({where})") from error
         finally:
             self._files.release()
 
 
 def read_layer(request: Request) -> PaddedWeight:
-    """The layer of a request, in whatever format its settings say."""
-    return _format(request.settings).load(request)
-
-
-def _format(settings: Settings) -> _Format:
-    if settings.method not in _FORMATS:
-        key = "quant_method" if settings.values.get("quant_method") else "method"
-        settings.refuse(key, " or ".join(map(repr, _FORMATS)), "requantize with one of these")
-    return _FORMATS[settings.method]
+    """The layer of a request, in whatever format it is."""
+    return _FORMATS[request.scheme.method].load(request)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from padmarlin.checkpoint.refuse import refuse
-from padmarlin.checkpoint.settings import read_json
 from padmarlin.checkpoint.tensors import StoredTensor
 from padmarlin.errors import INT32_MAX, check_regular_file
+from padmarlin.jsonfile import read_object
 from padmarlin.layout import FORMAT_VERSION
 from padmarlin.partition import Shard
 from padmarlin.weight import PaddedWeight
@@ -65,7 +65,8 @@ class Repacked:
                 got = f"{directory}, where a repack was interrupted"
                 refuse("checkpoint_dir", got, "a finished one", "run the same repack again")
             return None
-        values = read_json(directory / INDEX) or {}
+        index = read_object("load_weight", directory / INDEX)
+        values: Mapping[str, Any] = index.values if index is not None else {}
         for key, expected in (
             ("repack_version", REPACK_VERSION),
             ("format_version", FORMAT_VERSION),

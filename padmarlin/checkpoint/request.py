@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import torch
 
 from padmarlin.checkpoint.refuse import refuse
-from padmarlin.checkpoint.settings import Settings
+from padmarlin.checkpoint.scheme import Scheme
 from padmarlin.checkpoint.tensors import Range, StoredTensor, TensorFiles
 from padmarlin.partition import Shard
 
 
 @dataclass(frozen=True)
 class Request:
-    """A layer, its settings, and what to make of it."""
+    """A layer, how it is quantized, and what to make of it."""
 
     files: TensorFiles
     name: str
-    settings: Settings
+    scheme: Scheme
     shard: Shard | None
     device: torch.device
     dtype: torch.dtype | None

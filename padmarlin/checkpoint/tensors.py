@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from padmarlin.checkpoint.refuse import refuse
-from padmarlin.checkpoint.settings import read_json
 from padmarlin.errors import check_regular_file
+from padmarlin.jsonfile import read_object
 
 Range = tuple[int, int]
 
@@ -108,9 +108,9 @@ class TensorFiles:
         single = self._directory / "model.safetensors"
         if single.exists():
             return dict.fromkeys(self._names(single), single)
-        index = read_json(self._directory / "model.safetensors.index.json")
+        index = read_object("load_weight", self._directory / "model.safetensors.index.json")
         if index is not None:
-            return self._indexed(index.get("weight_map"))
+            return self._indexed(index.values.get("weight_map"))
         files: dict[str, Path] = {}
         for file in sorted(self._directory.glob("*.safetensors")):
             for name in self._names(file):

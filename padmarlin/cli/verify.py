@@ -64,7 +64,7 @@ def command(
         Path, typer.Argument(metavar="A", help="The original: GPTQ, AWQ, compressed-tensors.")
     ],
     other: Annotated[
-        Path | None, typer.Argument(metavar="[B]", help="A padded, or A repacked.")
+        Path | None, typer.Argument(metavar="[B]", help="A padded, folded or repacked.")
     ] = None,
     tp: Annotated[
         int | None, typer.Option(help="Ranks.  [default: 2, or what B is repacked for]")
@@ -81,7 +81,8 @@ def command(
 
     Each rank is a process that loads its part of a layer of A. Its weights must be those of A bit
     for bit, and the ranks' products together what float64 gives, up to rounding. With B, the ranks
-    load B: it must be A padded by exact zeros, or what a fresh repack of A gives.
+    load B: it must be A padded by exact zeros, A in the order that folding gives, or what a fresh
+    repack of A gives.
     Exit code 0: PASS, 1: FAIL, 2: a damaged checkpoint, or a rank that crashed or hung.
     """
     try:

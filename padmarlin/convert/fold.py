@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from padmarlin.checkpoint.compressed_scheme import REORDERING
+from padmarlin.checkpoint.settings import CONFIG, OWN_FILE, PLACES
 from padmarlin.convert.axis import Source
 from padmarlin.convert.blocks import Family, ModulePattern, mlp_families, sharing_tensors
 from padmarlin.convert.coding import Codings
@@ -180,13 +182,14 @@ def _named(pattern: ModulePattern, numbers: tuple[str, ...]) -> str:
 def _without_act_order(folder: Path) -> dict[str, str]:
     """The settings' files, saying that there is no act-order."""
     texts = {}
-    for name, start in (("config.json", ("quantization_config",)), ("quantize_config.json", ())):
+    for name, starts in ((CONFIG, PLACES), (OWN_FILE, ((),))):
         if not (folder / name).exists():
             continue
         text, values = read_text(folder / name)
         changed = text
-        for path, value in _act_order_keys(value_at(values, start), start):
-            changed = replace(changed, path, value)
+        for start in starts:
+            for path, value in _act_order_keys(value_at(values, start), start):
+                changed = replace(changed, path, value)
         if changed != text:
             texts[name] = changed
     return texts
@@ -202,5 +205,7 @@ def _act_order_keys(settings: Any, start: KeyPath) -> Iterator[tuple[KeyPath, An
         if value_at(settings, ("dynamic", rule, "desc_act")) is True:
             yield (*start, "dynamic", rule, "desc_act"), False
     for group in settings.get("config_groups") or {}:
-        if value_at(settings, ("config_groups", group, "weights", "actorder")) in ("group", True):
-            yield (*start, "config_groups", group, "weights", "actorder"), None
+        path = ("config_groups", group, "weights", "actorder")
+        order = value_at(settings, path)
+        if order is True or str(order).lower() in REORDERING:
+            yield (*start, *path), None

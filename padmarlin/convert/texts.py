@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from padmarlin import jsonfile
 from padmarlin.convert.jsontext import replace, value_at
 from padmarlin.convert.layer import Edit
 from padmarlin.convert.refuse import refuse
@@ -16,17 +17,8 @@ from padmarlin.convert.stored import ITEM_BYTES, Checkpoint, read_index
 
 
 def read_text(path: Path) -> tuple[str, dict[str, Any]]:
-    """A JSON object and the text it is from."""
-    try:
-        # Not read_text: line ends stay as they are.
-        text = path.read_bytes().decode()
-        values = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        got = f"{type(error).__name__} ({error})"
-        refuse(path.name, got, "a readable JSON file", "download the file again")
-    if not isinstance(values, dict):
-        refuse(path.name, f"JSON of type {type(values).__name__}", "an object")
-    return text, values
+    """A JSON object and the text it is from, line ends as they are."""
+    return jsonfile.read_text("convert", path)
 
 
 def changed_sizes(text: str, changes: Iterable[tuple[tuple[str, ...], int, int]]) -> str:

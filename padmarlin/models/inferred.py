@@ -12,18 +12,12 @@ import re
 from collections import defaultdict
 from dataclasses import replace
 
+from padmarlin.models.axes import cut_axis
 from padmarlin.models.config import MAX_SIZE, refuse
 from padmarlin.models.headers import Shapes
 from padmarlin.models.layers import EXPERT, LAYER, Axis, LinearLayer, Part
 from padmarlin.models.quantization import Quantization
 
-# The last part of the names of layers that end a block: their K is what tensor parallelism cuts.
-_OUTPUTS = frozenset(
-    # Llama's and most others'; GPT-2's, OPT's, GPT-J's
-    {"o_proj", "down_proj", "c_proj", "out_proj", "fc2", "fc_out"}
-    # Falcon's and BLOOM's; Megatron's; Mixtral's and InternLM's; OLMo's
-    | {"dense", "dense_4h_to_h", "linear_proj", "linear_fc2", "w2", "wo", "ff_out", "attn_out"}
-)
 # Fused by engines: the name of the whole, its role, and the parts in order.
 _FUSED = (
     ("qkv_proj", "qkv", ("q_proj", "k_proj", "v_proj")),
@@ -83,7 +77,7 @@ def _layer(
     name: str, k: int, n: int, quantized: bool, places: list[tuple[int, int]]
 ) -> LinearLayer:
     last = name.rpartition(".")[2]
-    axis: Axis | None = "k" if last in _OUTPUTS else "n"
+    axis: Axis | None = cut_axis(name)
     role = last if axis == "n" else "down" if _MLP_BLOCK.search(name) else "o"
     if _ROUTER.search(name):
         axis, role = None, "router"

@@ -50,7 +50,7 @@ class ModelPlan:
         return not any(cut.tp == tp for cut in self.failures(engine))
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as JSON values; docs/cli.md describes them."""
+        """The plan as JSON values; docs/cli-plan.md describes them."""
         common = self.model.scheme.common
         return {
             "schema": SCHEMA,

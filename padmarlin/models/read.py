@@ -6,15 +6,21 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from padmarlin.models.config import MAX_FUSED, MAX_SIZE, Config, read_config, refuse, text_model
+from padmarlin.checkpoint.settings import find_settings
+from padmarlin.models.config import MAX_FUSED, MAX_SIZE, read_config, refuse, text_model
 from padmarlin.models.families import FAMILIES
 from padmarlin.models.headers import Shapes, tensor_shapes
 from padmarlin.models.inferred import inferred_layers
 from padmarlin.models.layers import EXPERT, LAYER, LinearLayer
-from padmarlin.models.quantization import Quantization, Scheme, read_scheme
+from padmarlin.models.quantization import (
+    ModelQuantization,
+    Quantization,
+    model_quantization,
+)
 
 _CODES = ("qweight", "weight_packed")
 
@@ -28,7 +34,7 @@ class Model:
     known: bool  # False: its layers were inferred from the tensors
     hidden_size: int  # 0: not stated
     layers: tuple[tuple[LinearLayer, Quantization | None], ...]  # None: not quantized
-    scheme: Scheme
+    scheme: ModelQuantization
     notes: tuple[str, ...]
 
 
@@ -53,26 +59,19 @@ def read_model(
     folder = place if place.is_dir() else None
     config = read_config(place / "config.json" if folder else place)
     shapes = tensor_shapes(folder) if folder else {}
-    stated = read_scheme(_quantization_config(config, folder))
+    stated = model_quantization(find_settings(config.function, config, folder))
     scheme = stated.with_choices(bits, group_size, act_order, sym)
 
     text = text_model(config)
     architecture = text.text("model_type") or config.text("model_type")
-    family = FAMILIES.get(architecture)
     notes = [scheme.note] if scheme.note else []
-    if family is not None:
-        layers = family.linear_layers(text, config.text("model_type") if text != config else "")
+    known = architecture in FAMILIES
+    if known:
+        tower = config.text("model_type") if text != config else ""
+        layers = FAMILIES[architecture].linear_layers(text, tower)
     elif shapes:
         layers = inferred_layers(shapes, stated.common)
-        notes.append(
-            f"unknown architecture {architecture!r}: layers inferred from the tensors' names and "
-            "shapes; where heads end cannot be seen in them"
-        )
-        stacked = sum(len(shape) == 3 for shape in shapes.values())
-        if stacked:
-            notes.append(
-                f"{stacked} tensors of three dimensions (stacked experts?) are not planned"
-            )
+        notes += _notes_of_inference(architecture, shapes)
     else:
         refuse(
             f"'model_type' in {config.source}",
@@ -82,27 +81,28 @@ def read_model(
         )
     if not layers:
         refuse("path", f"no linear layers in {place}", "the folder of a language model")
+    _check_sizes(layers)
+    settled = _settled(layers, scheme, _Stored(shapes))
+    hidden = text.size("hidden_size", default=0)
+    return Model(str(place), architecture, known, hidden, settled, scheme, tuple(notes))
+
+
+def _notes_of_inference(architecture: str, shapes: Shapes) -> list[str]:
+    notes = [
+        f"unknown architecture {architecture!r}: layers inferred from the tensors' names and "
+        "shapes; where heads end cannot be seen in them"
+    ]
+    stacked = sum(len(shape) == 3 for shape in shapes.values())
+    if stacked:
+        notes.append(f"{stacked} tensors of three dimensions (stacked experts?) are not planned")
+    return notes
+
+
+def _check_sizes(layers: Iterable[LinearLayer]) -> None:
     for layer in layers:
         if layer.k > MAX_SIZE or layer.n > MAX_FUSED:
             got = f"{layer.k} x {layer.n}"
             refuse(f"layer {layer.pattern}", got, f"at most {MAX_SIZE} x {MAX_FUSED}")
-    stored = _Stored(shapes)
-    settled = [entry for layer in layers for entry in _settle(layer, scheme, stored)]
-    hidden = text.size("hidden_size") if text.has("hidden_size") else 0
-    return Model(
-        str(place), architecture, family is not None, hidden, tuple(settled), scheme, tuple(notes)
-    )
-
-
-def _quantization_config(config: Config, folder: Path | None) -> Config | None:
-    for owner in (config, text_model(config)):
-        if owner.has("quantization_config"):
-            return replace(owner.part("quantization_config"), source=config.source)
-        if owner.has("compression_config"):
-            return replace(owner.part("compression_config"), source=config.source)
-    if folder and (folder / "quantize_config.json").exists():
-        return read_config(folder / "quantize_config.json")
-    return None
 
 
 class _Stored:
@@ -110,18 +110,16 @@ class _Stored:
 
     def __init__(self, shapes: Shapes) -> None:
         self._shapes = shapes
-        self._packed = {
-            name.rpartition(".")[0] for name in shapes if name.rpartition(".")[2] in _CODES
-        }
-        self._plain = {name.rpartition(".")[0] for name in shapes if name.endswith(".weight")}
+        parted = [name.rpartition(".") for name in shapes]
+        self._packed = {module for module, _, kind in parted if kind in _CODES}
+        self._known = self._packed | {module for module, _, kind in parted if kind == "weight"}
 
-    def says(self, module: str) -> bool | None:
-        """Whether a module is quantized; None: the files do not tell, or nothing in them is."""
-        if not self._packed:
-            return None
-        if module in self._packed:
-            return True
-        return False if module in self._plain else None
+    def says(self, module: str, default: bool) -> bool:
+        """Whether a module is quantized; the default where the files do not tell: no module in
+        them is quantized, or they lack this one."""
+        if self._packed and module in self._known:
+            return module in self._packed
+        return default
 
     def check_rows(self, module: str, k: int, bits: int) -> None:
         """Refuses a config whose K is not the stored one's."""
@@ -137,30 +135,36 @@ class _Stored:
                 )
 
 
-def _settle(
-    layer: LinearLayer, scheme: Scheme, stored: _Stored
-) -> list[tuple[LinearLayer, Quantization | None]]:
-    """The layer, split where its instances are quantized in different ways."""
-    kinds: dict[Quantization | None, list[int]] = defaultdict(list)
-    for number in layer.layers or (0,):
-        kinds[_quantization(layer, number, scheme, stored)].append(number)
-    return [
-        (replace(layer, layers=tuple(numbers)) if layer.layers else layer, kind)
-        for kind, numbers in kinds.items()
+def _settled(
+    layers: Iterable[LinearLayer], scheme: ModelQuantization, stored: _Stored
+) -> tuple[tuple[LinearLayer, Quantization | None], ...]:
+    """The layers with their settings, split where instances are quantized in different ways."""
+    instances = [
+        (layer, [(number, _first_module(layer, number)) for number in layer.layers or (0,)])
+        for layer in layers
     ]
+    quantized = [
+        module
+        for layer, modules in instances
+        for _, module in modules
+        if stored.says(module, layer.quantized or (layer.role == "lm_head" and scheme.lm_head))
+    ]
+    settings = scheme.of(quantized)
+    found: list[tuple[LinearLayer, Quantization | None]] = []
+    for layer, modules in instances:
+        kinds: dict[Quantization | None, list[int]] = defaultdict(list)
+        for number, module in modules:
+            kind = settings.get(module)
+            if kind is not None:
+                stored.check_rows(module, layer.k, kind.bits)
+            kinds[kind].append(number)
+        for kind, numbers in kinds.items():
+            part = replace(layer, layers=tuple(numbers)) if layer.layers else layer
+            found.append((part, kind))
+    return tuple(found)
 
 
-def _quantization(
-    layer: LinearLayer, number: int, scheme: Scheme, stored: _Stored
-) -> Quantization | None:
-    # The parts of a fused layer are quantized alike, and so are the experts: the first stands for
-    # all of them.
-    module = layer.modules[0].replace(LAYER, str(number)).replace(EXPERT, "0")
-    says = stored.says(module)
-    if says is False:
-        return None
-    wanted = layer.quantized or (layer.role == "lm_head" and scheme.lm_head)
-    kind = scheme.of(module) if says or wanted else None
-    if kind is not None:
-        stored.check_rows(module, layer.k, kind.bits)
-    return kind
+def _first_module(layer: LinearLayer, number: int) -> str:
+    """The parts of a fused layer are quantized alike, and so are the experts: the first stands for
+    all of them."""
+    return layer.modules[0].replace(LAYER, str(number)).replace(EXPERT, "0")

@@ -21,7 +21,7 @@ from padmarlin.convert.checksums import verify_checksums
 from padmarlin.convert.job import Progress, Silent
 from padmarlin.errors import check_int, refusal
 from padmarlin.layout import FORMAT_VERSION
-from padmarlin.shards.axes import cut_axis, why_whole
+from padmarlin.models.axes import cut_axis, why_whole
 from padmarlin.shards.files import DifferentError, compare
 from padmarlin.shards.journal import Finished, Journal, open_journal
 from padmarlin.shards.refuse import refuse

@@ -112,7 +112,7 @@ class TradeoffTable:
         return f"no straddle {where} with: {free}"
 
     def to_json(self) -> dict[str, Any]:
-        """The table as JSON values; docs/cli.md describes them."""
+        """The table as JSON values; docs/cli-plan.md describes them."""
         return {
             "schema": SCHEMA,
             "model": {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from padmarlin.verify.files import Array
-from padmarlin.verify.independent import Layer
+from padmarlin.verify.independent import Index, Layer
 
 _TWO_MATRICES = frozenset({"gate_up_proj", "gate_up", "w13", "w12"})
 
@@ -55,11 +55,14 @@ class Axis:
 
 @dataclass(frozen=True)
 class Extended:
-    """A layer whose axes may have grown: the original's weights, and zeros."""
+    """A layer whose axes may have grown: the original's weights, and zeros; and whose rows or
+    columns may stand in another order than the original's."""
 
     layer: Layer
     rows: Axis
     columns: Axis
+    row_order: Array | None = None  # (old rows): the original's row that each one was
+    column_order: Array | None = None  # (old columns)
 
     def block(self, rows: slice, columns: slice) -> Array:
         """Weights in float64; the slices count in the grown layer."""
@@ -67,5 +70,12 @@ class Extended:
         for row_here, row_there in self.rows.pieces(rows.start, rows.stop):
             for column_here, column_there in self.columns.pieces(columns.start, columns.stop):
                 if row_there is not None and column_there is not None:
-                    values[row_here, column_here] = self.layer.block(row_there, column_there)
+                    rows_of_layer = _reordered(row_there, self.row_order)
+                    columns_of_layer = _reordered(column_there, self.column_order)
+                    block = self.layer.block(rows_of_layer, columns_of_layer)
+                    values[row_here, column_here] = block
         return values
+
+
+def _reordered(there: slice, order: Array | None) -> Index:
+    return there if order is None else order[there]

@@ -18,7 +18,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import numpy as np
 from padmarlin.checkpoint.patterns import matches
 from padmarlin.verify.files import Array, Files, as_float, read_json, refuse
 
-_AWQ_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)
+_AWQ_FIELDS = np.argsort([0, 2, 4, 6, 1, 3, 5, 7])  # of each column: the inverse of the above
 _CODES = (("qweight", "scales"), ("weight_packed", "weight_scale"))
 _OWN = {
     "qweight": ("qweight", "qzeros", "scales", "g_idx"),
@@ -38,26 +37,25 @@ _OWN = {
 }
 
 
-def _unpack(words: Array, bits: int, axis: int) -> Array:
-    """Words int32 to codes int32 along `axis`."""
-    words = np.ascontiguousarray(words).view(np.uint32)
-    shifts = np.arange(0, 32, bits, dtype=np.uint32)
-    mask = np.uint32((1 << bits) - 1)
-    if axis == 0:
-        codes = (words[:, None, :] >> shifts[None, :, None]) & mask
-        return codes.reshape(-1, words.shape[1]).astype(np.int32)
-    codes = (words[:, :, None] >> shifts) & mask
-    return codes.reshape(words.shape[0], -1).astype(np.int32)
+Index = slice | Array
+"""Positions along an axis: from, to; or one by one."""
 
 
-def _between(words: Array, bits: int, axis: int, start: int, stop: int) -> Array:
-    """The codes [start, stop) along the `axis` that is packed."""
+def _fields(words: Array, bits: int, axis: int, index: Index, order: Array | None = None) -> Array:
+    """The codes at `index` along the `axis` that is packed, int32.
+
+    Args:
+        words: int32, two dimensions.
+        order: the field of a word in which each of its codes is; None: in their own order.
+    """
+    here = np.arange(index.start, index.stop) if isinstance(index, slice) else index
     per_word = 32 // bits
-    first, last = start // per_word, ceil(stop / per_word)
-    taken = words[first:last] if axis == 0 else words[:, first:last]
-    codes = _unpack(taken, bits, axis)
-    here = slice(start - first * per_word, stop - first * per_word)
-    return codes[here] if axis == 0 else codes[:, here]
+    field = here % per_word if order is None else order[here % per_word]
+    shifts = (field * bits).astype(np.uint32)
+    taken = np.take(words, here // per_word, axis).view(np.uint32)
+    mask = np.uint32((1 << bits) - 1)
+    codes = taken >> (shifts[:, None] if axis == 0 else shifts) & mask
+    return codes.astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ class Layer:
     def _array(self, suffix: str) -> Array:
         return self.files.array(f"{self.name}.{suffix}")
 
-    def block(self, rows: slice, columns: slice) -> Array:
+    def block(self, rows: Index, columns: Index) -> Array:
         """Weights of the layer in float64, each rounded as the checkpoint's dtype has it."""
         values = self._codes(rows, columns).astype(np.float64)
         groups = self.groups[rows]
@@ -102,16 +100,14 @@ class Layer:
         values *= scales[groups]
         return rounded(values, self.dtype)
 
-    def _codes(self, rows: slice, columns: slice) -> Array:
+    def _codes(self, rows: Index, columns: Index) -> Array:
         if self.method == "gptq":
-            words = self._array("qweight")[:, columns]
-            return _between(words, self.bits, 0, rows.start, rows.stop)
+            return _fields(self._array("qweight")[:, columns], self.bits, 0, rows)
         if self.method == "awq":
-            return _awq_columns(self._array("qweight")[rows], columns)
-        words = self._array("weight_packed")[columns]
-        return _between(words, self.bits, 1, rows.start, rows.stop).T
+            return _fields(self._array("qweight")[rows], self.bits, 1, columns, _AWQ_FIELDS)
+        return _fields(self._array("weight_packed")[columns], self.bits, 1, rows).T
 
-    def _tables(self, groups: slice, columns: slice) -> tuple[Array, Array]:
+    def _tables(self, groups: slice, columns: Index) -> tuple[Array, Array]:
         """(zero points, scales in float64), both (groups, columns)."""
         entry = self.files.entry(f"{self.name}.{self._scales}")
         stored = self._array(self._scales)
@@ -122,24 +118,13 @@ class Layer:
             return np.full(scales.shape, 1 << (self.bits - 1)), scales
         if turned:
             words = self._array("weight_zero_point")[:, groups]
-            return _between(words, self.bits, 0, columns.start, columns.stop).T, scales
+            return _fields(words, self.bits, 0, columns).T, scales
         words = np.ascontiguousarray(self._array("qzeros")[groups])
-        if self.method == "awq":
-            return _awq_columns(words, columns), scales
         if self.plus_one:
             ones = np.uint32(sum(1 << shift for shift in range(0, 32, self.bits)))
             words = (words.view(np.uint32) + ones).view(np.int32)
-        return _between(words, self.bits, 1, columns.start, columns.stop), scales
-
-
-def _awq_columns(words: Array, columns: slice) -> Array:
-    """The codes of those columns: int32 (rows, columns)."""
-    first, last = columns.start // 8, ceil(columns.stop / 8)
-    fields = _unpack(words[:, first:last], 4, 1).reshape(words.shape[0], -1, 8)
-    codes = np.empty_like(fields)
-    codes[:, :, list(_AWQ_COLUMNS)] = fields
-    here = slice(columns.start - 8 * first, columns.stop - 8 * first)
-    return codes.reshape(words.shape[0], -1)[:, here]
+        order = _AWQ_FIELDS if self.method == "awq" else None
+        return _fields(words, self.bits, 1, columns, order), scales
 
 
 def rounded(values: Array, dtype: str) -> Array:
@@ -190,10 +175,10 @@ class Checkpoint:
             return self._compressed_tensors(name)
         settings = _of_layer(self.settings, name)
         method = str(settings.get("quant_method") or settings.get("method") or "gptq").lower()
-        bits = int(settings["bits"])
+        bits = int(settings["bits"] if "bits" in settings else settings["w_bit"])
         words = self.files.entry(f"{name}.qweight").shape
         groups, n = self.files.entry(f"{name}.scales").shape
-        size = int(settings["group_size"])
+        size = int(settings["group_size"] if "group_size" in settings else settings["q_group_size"])
         k = words[0]
         if method != "awq":
             # Without a g_idx the words are full, unless the groups leave only fewer rows.
@@ -265,14 +250,17 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
 
 
 def _settings(directory: Path) -> dict[str, Any]:
-    for file in ("config.json", "quantize_config.json"):
-        if (directory / file).exists():
-            values = read_json(directory / file)
-            if file == "config.json":
-                values = values.get("quantization_config") or {}
-            if values:
-                return values
-    return {}
+    config = directory / "config.json"
+    if config.exists():
+        values = read_json(config)
+        # Models of several towers may have them where the language model's sizes are.
+        inner = [values.get(key) for key in ("text_config", "llm_config", "language_config")]
+        for place in (values, *inner):
+            for key in ("quantization_config", "compression_config"):
+                if isinstance(place, dict) and place.get(key):
+                    return dict(place[key])
+    own = directory / "quantize_config.json"
+    return read_json(own) if own.exists() else {}
 
 
 def _of_layer(settings: dict[str, Any], name: str) -> dict[str, Any]:

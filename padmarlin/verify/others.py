@@ -12,13 +12,18 @@ import numpy as np
 
 from padmarlin.verify.extension import Axis, halves
 from padmarlin.verify.files import Array, read_json
+from padmarlin.verify.folding import Orders
 from padmarlin.verify.independent import Checkpoint
 
 _BLOCK_BYTES = 1 << 25
-_OF_THE_TOOLS = frozenset({"quantization_config", "transformers_version", "torch_dtype", "dtype"})
+_OF_THE_TOOLS = frozenset(
+    {"quantization_config", "compression_config", "transformers_version", "torch_dtype", "dtype"}
+)
 
 
-def compare_tensors(a: Checkpoint, b: Checkpoint, names: list[str]) -> Iterator[str]:
+def compare_tensors(
+    a: Checkpoint, b: Checkpoint, names: list[str], orders: Orders
+) -> Iterator[str]:
     """What is wrong with the tensors of B that belong to no quantized layer."""
     for name in names:
         if name not in a.files or name not in b.files:
@@ -32,9 +37,14 @@ def compare_tensors(a: Checkpoint, b: Checkpoint, names: list[str]) -> Iterator[
         axes = _axes(name, old.shape, new.shape)
         if axes is None:
             yield f"tensor {name} is {new.shape}, was {old.shape}: that is no padding"
-        elif not _extends(_bits(a.files.array(name)), _bits(b.files.array(name)), axes):
-            grown = old.shape != new.shape
-            yield f"tensor {name} is not the original{' extended by zeros' if grown else ''}"
+            continue
+        before, order = _bits(a.files.array(name)), orders.of_tensor(name)
+        if not _extends(
+            before if order is None else before[order], _bits(b.files.array(name)), axes
+        ):
+            reordered = "" if order is None else " in the order of the folded layer"
+            grown = " extended by zeros" if old.shape != new.shape else ""
+            yield f"tensor {name} is not the original{reordered}{grown}"
 
 
 def _axes(name: str, old: tuple[int, ...], new: tuple[int, ...]) -> list[Axis] | None:

@@ -80,19 +80,42 @@ def check_layer(
     rows = _part(task.k, rank, ranks) if task.axis == "k" else slice(0, task.k)
     columns = _part(task.n, rank, ranks) if task.axis == "n" else slice(0, task.n)
     shard = None if task.axis is None else Shard(task.axis, rank, world_size)
-    weight = subject.load(subject.directory, task.name, shard=shard, device=device)
     dtype = task.reference.layer.dtype
     findings = _Findings(0, [])
-    if weight.dtype != _DTYPES[dtype]:
+    weight = _loaded(task, subject, shard, device, findings)
+    if weight is not None and weight.dtype != _DTYPES[dtype]:
         findings.faults.append(f"loaded as {weight.dtype}, expected {_DTYPES[dtype]}")
-    if task.fresh is not None:
+    if weight is not None and task.fresh is not None:
         _compare_repacks(task, subject, shard, weight, findings)
 
     activations = _activations(task.name, task.k, dtype)[:, rows]
-    product = _product(subject, weight, activations, columns, findings)
-    values = subject.dequantize(weight)
+    if weight is None:
+        values, product = None, _no_product(columns, device)
+    else:
+        product = _product(subject, weight, activations, columns, findings)
+        values = subject.dequantize(weight)
     partial, bound = _reference(task, values, rows, columns, activations, findings)
     return _gather(task, product, partial, bound, findings, rank, world_size)
+
+
+def _loaded(
+    task: LayerTask,
+    subject: Subject,
+    shard: Shard | None,
+    device: torch.device,
+    findings: _Findings,
+) -> PaddedWeight | None:
+    """None: a layer of B that padmarlin refuses. It is read independently all the same; only if A's
+    is refused, too, is the input bad."""
+    try:
+        return subject.load(subject.directory, task.name, shard=shard, device=device)
+    except ValueError as error:
+        if task.stored is None:
+            raise
+        original = task.reference.layer.files.directory
+        subject.load(original, task.name, device=device)
+        findings.faults.append(f"refused: {error}")
+        return None
 
 
 def _part(size: int, rank: int, ranks: int) -> slice:
@@ -108,13 +131,19 @@ def _activations(name: str, k: int, dtype: str) -> Tensor:
 def _product(
     subject: Subject, weight: PaddedWeight, a: Tensor, columns: slice, findings: _Findings
 ) -> Tensor:
-    """What padmarlin makes of the rank's part, in float64; NaN if it is no such matrix."""
+    """What padmarlin makes of the rank's part, in float64."""
     width = columns.stop - columns.start
     got = subject.gemm(a.to(weight.device, weight.dtype), weight)
     if tuple(got.shape) == (ROWS, width):
         return got.double()
     findings.faults.append(f"gemm gave {tuple(got.shape)}, expected {(ROWS, width)}")
-    return torch.full((ROWS, width), float("nan"), dtype=torch.float64, device=weight.device)
+    return _no_product(columns, weight.device)
+
+
+def _no_product(columns: slice, device: torch.device) -> Tensor:
+    """NaN, which is within no bound."""
+    shape = (ROWS, columns.stop - columns.start)
+    return torch.full(shape, float("nan"), dtype=torch.float64, device=device)
 
 
 def _compare_repacks(
@@ -138,7 +167,7 @@ def _compare_repacks(
 
 def _reference(
     task: LayerTask,
-    values: Tensor,
+    values: Tensor | None,
     rows: slice,
     columns: slice,
     activations: Tensor,
@@ -155,17 +184,19 @@ def _reference(
     unit, tiny = _ROUNDING[task.reference.layer.dtype]
     summing = 4 * sqrt(height) * 2.0**-24
     partial, bound = np.empty((ROWS, width)), np.empty((ROWS, width))
-    shaped = tuple(values.shape) == (height, width)
-    if not shaped:
+    if values is None:
+        findings.weights_wrong += height * width
+    elif tuple(values.shape) != (height, width):
         findings.weights_wrong += height * width
         findings.faults.append(f"dequantized to {tuple(values.shape)}, not {(height, width)}")
+        values = None
     for here in blocks(height, width):
         there = slice(columns.start + here.start, columns.start + here.stop)
         expected = task.reference.block(rows, there)
         if task.stored is not None:
             found = task.stored.block(rows, there)
             _compare("stored", found, expected, rows, there, findings)
-        if shaped:
+        if values is not None:
             found = values[:, here].cpu().double().numpy()
             wrong = _compare("padmarlin's", found, expected, rows, there, findings)
             findings.weights_wrong += wrong
@@ -220,7 +251,8 @@ def _gather(
         for index, one in enumerate(found)
         for fault in one.faults
     ]
-    if of_bound > 1:
+    refused = any(fault.startswith("refused") for one in found for fault in one.faults)
+    if of_bound > 1 and not refused:
         at = np.unravel_index(int(shares.argmax()), shares.shape)
         faults.append(
             f"product at row {at[0]}, column {at[1]} is {total[at]:.6g}, expected "

@@ -32,7 +32,7 @@ class Report:
 
     checkpoint: str
     other: str | None
-    kind: str  # "checkpoint", "padded" or "repacked": what was held against the reference
+    kind: str  # "checkpoint", "padded", "folded", "repacked": what was held against the reference
     tp: int
     backend: str
     layers: tuple[LayerResult, ...]

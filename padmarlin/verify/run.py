@@ -18,6 +18,7 @@ from padmarlin.errors import check_int, refusal
 from padmarlin.shards import cut_axis, why_whole
 from padmarlin.verify.extension import Axis, Extended, halves
 from padmarlin.verify.files import refuse
+from padmarlin.verify.folding import Orders, fold_orders
 from padmarlin.verify.independent import Checkpoint, Layer
 from padmarlin.verify.logits import compare_logits
 from padmarlin.verify.others import (
@@ -73,8 +74,9 @@ def verify_checkpoint(
         checkpoint: the original, A.
         other: B, which is run instead of A and held against A's reference. Either A padded: then
             its stored weights must be A's, extended by exact zeros, all else unchanged, and the
-            logits the same (if Transformers is there and the model small). Or A repacked: then it
-            must be what a fresh repack of A gives.
+            logits the same (if Transformers is there and the model small). Or A folded: then they
+            must be A's in the order that A's group numbers say, all else as for a padded one. Or A
+            repacked: then it must be what a fresh repack of A gives.
         tp: how many ranks; None: 2, or as many as B was repacked for.
         layers: only the layers whose names match this pattern of a shell; None: all.
         timeout: seconds without a result after which the ranks have hung.
@@ -99,14 +101,14 @@ def verify_checkpoint(
         gemm or padmarlin.gemm,
     )
     backend = choose_backend(tp)
-    found: dict[str, Any] = {"faults": (), "notes": ()}
+    found: dict[str, Any] = {"kind": "checkpoint"}
     if second is None:
         tasks = [_task(a.layer(name), tp) for name in names]
     elif repacked is not None:
         tasks, found = _repacked_tasks(a, names, repacked)
     else:
-        tasks, found = _padded_tasks(a, Checkpoint(second), names, tp, whole=layers is None)
-    if not tasks and not found["faults"] and second is None:
+        tasks, found = _derived_tasks(a, Checkpoint(second), names, tp, whole=layers is None)
+    if not tasks and second is None:
         refuse("A", f"{original}, which has no quantized layers", "some", "quantize it first")
     progress = progress or _Silent()
     progress.start(len(tasks))
@@ -122,7 +124,6 @@ def verify_checkpoint(
     return Report(
         checkpoint=str(original),
         other=None if second is None else str(second),
-        kind="checkpoint" if second is None else "padded" if repacked is None else "repacked",
         tp=tp,
         backend=backend,
         layers=tuple(results),
@@ -198,9 +199,14 @@ def _repacked_tasks(
     compared = [name for name in a.others if name in b.others] if b.others else []
     if b.others:
         faults += [f"tensor {name} is not in B" for name in a.others if name not in b.others]
-        faults += compare_tensors(a, others, compared)
+        faults += compare_tensors(a, others, compared, Orders())
     notes = () if b.others else ("B holds no tensors but the quantized layers",)
-    return tasks, {"faults": tuple(faults), "notes": notes, "tensors_compared": len(compared)}
+    return tasks, {
+        "kind": "repacked",
+        "faults": tuple(faults),
+        "notes": notes,
+        "tensors_compared": len(compared),
+    }
 
 
 def _others_of(b: Repacked) -> Checkpoint:
@@ -208,16 +214,17 @@ def _others_of(b: Repacked) -> Checkpoint:
     return Checkpoint(b.directory)
 
 
-def _padded_tasks(
+def _derived_tasks(
     a: Checkpoint, b: Checkpoint, names: list[str], tp: int, *, whole: bool
 ) -> tuple[list[LayerTask], dict[str, Any]]:
-    """`whole`: compare all else, too."""
-    faults = [f"layer {name} is not quantized in B" for name in names if name not in b.layers]
+    """B as A padded, folded, or both; `whole`: compare all else, too."""
+    pairs, faults = _pairs(a, b, names)
+    # What says in which order a layer's columns stand is beside it, and may not be among `names`.
+    blocks = {name.rpartition(".")[0] for name in names}
+    beside = [name for name in a.layers if name.rpartition(".")[0] in blocks]
+    orders = fold_orders(a, pairs if beside == names else _pairs(a, b, beside)[0])
     tasks, grown = [], {}
-    for name in names:
-        if name not in b.layers:
-            continue
-        old, new = a.layer(name), b.layer(name)
+    for name, (old, new) in pairs.items():
         rows, columns = Axis(old.k, new.k), Axis(old.n, new.n, halves(name))
         if not (rows.possible and columns.possible):
             faults.append(f"layer {name} is {new.k} x {new.n}, was {old.k} x {old.n}: no padding")
@@ -226,17 +233,38 @@ def _padded_tasks(
             faults.append(f"layer {name} has scales of {new.dtype}, had {old.dtype}")
             continue
         grown[name] = rows, columns
-        task = LayerTask(name, Extended(old, rows, columns), None, stored=new)
-        tasks.append(_cut(task, tp))
+        reference = Extended(old, rows, columns, orders.rows.get(name), orders.columns.get(name))
+        tasks.append(_cut(LayerTask(name, reference, None, stored=new), tp))
+    kind = "folded" if orders.rows else "padded"
     if not whole:
-        return tasks, {"faults": tuple(faults), "notes": ("only layers were compared",)}
+        notes = ("only layers were compared",)
+        return tasks, {"kind": kind, "faults": tuple(faults), "notes": notes}
     faults += [f"layer {name} of B is not quantized in A" for name in b.layers if name not in names]
     others = sorted(set(a.others) | set(b.others))
-    faults += compare_tensors(a, b, others)
+    faults += compare_tensors(a, b, others, orders)
     grown |= plain_layers(a, b, others)
     faults += compare_sizes(grown)
     faults += compare_configs(a, b, set(_sizes(grown)))
-    return tasks, {"faults": tuple(faults), "notes": (), "tensors_compared": len(others)}
+    return tasks, {"kind": kind, "faults": tuple(faults), "tensors_compared": len(others)}
+
+
+def _pairs(
+    a: Checkpoint, b: Checkpoint, names: list[str]
+) -> tuple[dict[str, tuple[Layer, Layer]], list[str]]:
+    """(A's layer, B's) by name, and what is wrong with the other layers of B."""
+    pairs, faults = {}, []
+    if b.layers and not b.settings:
+        refuse("B", f"no quantization settings in {b.files.directory}", "those of its layers")
+    for name in names:
+        old = a.layer(name)
+        if name not in b.layers:
+            faults.append(f"layer {name} is not quantized in B")
+            continue
+        try:
+            pairs[name] = old, b.layer(name)
+        except ValueError as error:
+            faults.append(f"layer {name} of B cannot be read: {error}")
+    return pairs, faults
 
 
 def _sizes(grown: dict[str, tuple[Axis, Axis]]) -> Iterator[tuple[int, int]]:

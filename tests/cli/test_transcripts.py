@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from padmarlin.cli import app
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-DOCUMENTS = ("cli.md", "qwen2-72b-tp2.md")
+DOCUMENTS = ("cli.md", "cli-plan.md", "qwen2-72b-tp2.md")
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
 
 _FILE = re.compile(r"<!-- file: (\S+) -->\n```json\n(.*?)```", re.DOTALL)

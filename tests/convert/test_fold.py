@@ -88,8 +88,17 @@ def test_the_order_of_rows_and_columns_changes_and_nothing_else(
 
 
 @pytest.mark.parametrize("kind", [KINDS["v1"], KINDS["compressed"]], ids=["gptq", "compressed"])
-def test_settings_without_act_order_where_none_is_left(kind: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
+@pytest.mark.parametrize("order", ["group", "Dynamic", True])
+def test_settings_without_act_order_where_none_is_left(
+    kind: Any, key: str, order: Any, tmp_path: Path
+) -> None:
     source = made.write(tmp_path / "in", made.qwen2(352), kind, seed=2, files=2)
+    config = json.loads((source / "config.json").read_text())
+    config[key] = settings = config.pop("quantization_config")
+    if "config_groups" in settings:
+        settings["config_groups"]["group_0"]["weights"]["actorder"] = order
+    (source / "config.json").write_text(json.dumps(config))
     for file in source.glob("*.safetensors"):
         tensors = made.load_file(file)
         for name, tensor in tensors.items():
@@ -98,7 +107,7 @@ def test_settings_without_act_order_where_none_is_left(kind: Any, tmp_path: Path
         save_file(tensors, file, metadata={"format": "pt"})
     report = fold_checkpoint(source, tmp_path / "out")
     assert report.folded == 2 and not report.act_order
-    config = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    config = json.loads((tmp_path / "out" / "config.json").read_text())[key]
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     tensors = made.tensors_of(tmp_path / "out")
     assert index["weight_map"].keys() == tensors.keys()

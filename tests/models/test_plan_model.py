@@ -230,7 +230,7 @@ def test_real_checkpoints(directory: Path) -> None:
 
 
 def test_json_shape(tmp_path: Path) -> None:
-    """What docs/cli.md promises; a change needs another number in the schema."""
+    """What docs/cli-plan.md promises; a change needs another number in the schema."""
     found = planned(tmp_path, "qwen2-72b", tp=(2,)).to_json()
     assert list(found) == [
         "schema", "model", "quantization", "tp", "works", "layers", "remedies", "notes",

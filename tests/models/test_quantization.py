@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from padmarlin.checkpoint import patterns
 from padmarlin.models import Quantization, read_model
 from tests.checkpoint_files import REAL
 from tests.models.configs import QWEN2_72B, write
@@ -120,6 +121,33 @@ def test_compressed_tensors_targets_and_ignored(tmp_path: Path) -> None:
     assert found["gate_up"] is not None and found["gate_up"].bits == 4
 
 
+def test_the_most_specific_target_decides_as_for_load_weight(tmp_path: Path) -> None:
+    """Whatever the order of the groups: a name, then an expression, then the class."""
+    config = compressed()
+    weights = {"num_bits": 4, "strategy": "group"}
+    down = "model.layers.1.mlp.down_proj"
+    config["config_groups"] |= {
+        "group_1": {"targets": [r"re:.*_proj$"], "weights": weights | {"group_size": 64}},
+        "group_2": {"targets": [down], "weights": weights | {"group_size": 32}},
+    }
+    model = QWEN2_72B | {"num_hidden_layers": 2, "quantization_config": config}
+    layers = read_model(write(tmp_path, model)).layers
+    sizes = [(x.pattern, kind and kind.group_size) for x, kind in layers if x.role == "down"]
+    assert sizes == [("model.layers.0.mlp.down_proj", 64), (down, 32)]
+
+
+def test_an_expression_without_end_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(patterns, "TIMEOUT_S", 0.5)
+    with pytest.raises(ValueError, match=r"plan_model: 'dynamic' .*no end of it within 0\.5 s"):
+        settings(tmp_path, GPTQ | {"dynamic": {"-:(.*)*x": {}}})
+
+
+def test_settings_of_the_language_models_part(tmp_path: Path) -> None:
+    nested = QWEN2_72B | {"quantization_config": GPTQ | {"group_size": 64}}
+    model = read_model(write(tmp_path, {"model_type": "qwen2_vl", "text_config": nested}))
+    assert model.scheme.common == Quantization("gptq", 4, 64, False, True, "config.json")
+
+
 def test_only_named_targets(tmp_path: Path) -> None:
     config = compressed()
     config["config_groups"]["group_0"]["targets"] = [r"re:.*down_proj$"]
@@ -171,7 +199,7 @@ def test_real_checkpoints(directory: Path) -> None:
         (compressed(strategy="block"), "'strategy' .*: got 'block'"),
         ({"quant_method": "compressed-tensors"}, "'config_groups' in config.json: got nothing"),
         ({"quant_method": 3}, "'quant_method' in config.json: got 3, expected a string"),
-        ([], "'quantization_config' in config.json: got \\[\\], expected a JSON object"),
+        ([], "'quantization_config' in config.json: got \\[\\], expected an object"),
     ],
 )
 def test_refusals(config: Any, message: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ on a GPU captured as a CUDA graph and replayed over dirty memory."""
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -22,7 +23,11 @@ assert _SPEC.loader is not None
 _EXAMPLE = importlib.util.module_from_spec(_SPEC)
 sys.modules[_SPEC.name] = _EXAMPLE  # dataclasses look their module up
 _SPEC.loader.exec_module(_EXAMPLE)
-DecoderLayer, KeyValueCache = _EXAMPLE.DecoderLayer, _EXAMPLE.KeyValueCache
+DecoderLayer, KeyValueCache, Sizes = (
+    _EXAMPLE.DecoderLayer,
+    _EXAMPLE.KeyValueCache,
+    _EXAMPLE.Sizes,
+)
 
 NAN = float("nan")
 BATCH, POSITIONS, PROMPT = 3, 24, 7
@@ -50,6 +55,42 @@ def after_prompt(layer):
     positions = torch.arange(PROMPT, device=cache.keys.device)
     layer(inputs(layer, PROMPT, seed=1), positions, cache)
     return cache
+
+
+REFUSED = {
+    "rope_scaling": {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
+    "older rope_scaling": {"rope_scaling": {"type": "linear", "factor": 2.0}},
+    "rope_parameters": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}},
+    "Qwen2's window": {"use_sliding_window": True, "sliding_window": 4096},
+    "Mistral's window": {"model_type": "mistral", "sliding_window": 4096},
+    "a window in some layers": {"layer_types": ["full_attention", "sliding_attention"]},
+    "another architecture": {"model_type": "gemma2"},
+}
+TAKEN = {
+    "rope_scaling": {"rope_scaling": None, "rope_theta": 1e6},
+    "rope_parameters": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+    "Qwen2's unused window": {"use_sliding_window": False, "sliding_window": 32768},
+    "Mistral without one": {"model_type": "mistral", "sliding_window": None},
+    "Llama with a key that it does not know": {"model_type": "llama", "sliding_window": 4096},
+}
+
+
+def with_config(tmp_path: Path, changes: dict) -> Path:
+    config = {"model_type": "qwen2", "num_attention_heads": 2, "hidden_size": 64}
+    text = json.dumps(config | {"rms_norm_eps": 1e-6} | changes)
+    (tmp_path / "config.json").write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize("changes", REFUSED.values(), ids=REFUSED)
+def test_attention_that_it_does_not_compute_is_refused(changes: dict, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"DecoderLayer: '\w+' in config\.json: got .*, expected"):
+        Sizes.read(with_config(tmp_path, changes))
+
+
+@pytest.mark.parametrize("changes", TAKEN.values(), ids=TAKEN)
+def test_attention_that_it_computes(changes: dict, tmp_path: Path) -> None:
+    assert Sizes.read(with_config(tmp_path, changes)).rope_theta in (1e4, 1e6)
 
 
 @pytest.mark.parametrize("checkpoint", REAL, ids=lambda path: path.name)

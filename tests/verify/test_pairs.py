@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from padmarlin.cli import app
 from padmarlin.convert import pad_checkpoint
 from padmarlin.shards import repack_checkpoint
 from padmarlin.verify import verify_checkpoint
@@ -60,6 +62,34 @@ def test_a_wrong_padding_fails(tmp_path: Path, wrong: str) -> None:
     report = verify_checkpoint(STRADDLING, other, tp=2)
     assert not report.passed
     assert re.search(said, faults(report), re.MULTILINE), faults(report)
+
+
+LAYERS_REFUSED = {
+    # padmarlin refuses the layer of B; the independent reader refuses it, too.
+    "qzeros": r"up_proj: (rank \d: )?refused: load_weight: .*expected 8 everywhere, as sym=True",
+    "g_idx": r"^layer model.layers.0.mlp.up_proj of B cannot be read: verify: .*g_idx",
+}
+
+
+@pytest.mark.parametrize("damaged", LAYERS_REFUSED)
+def test_a_layer_that_is_refused_differs_and_the_others_are_compared(
+    damaged: str, tmp_path: Path
+) -> None:
+    def edit(tensors: dict[str, torch.Tensor]) -> None:
+        words = tensors[f"{UP}.{damaged}"]
+        words[(0,) * words.dim()] ^= 1 << 20
+
+    other = changed(STRADDLING, tmp_path / "b", edit)
+    report = verify_checkpoint(STRADDLING, other, tp=2)
+    assert re.search(LAYERS_REFUSED[damaged], faults(report), re.MULTILINE), faults(report)
+    assert [layer.name for layer in report.layers if not layer.passed] in ([UP], [])
+    assert sum(layer.passed for layer in report.layers) == 6
+    done = CliRunner().invoke(app, ["verify", str(STRADDLING), str(other), "--json"])
+    assert done.exit_code == 1, done.output
+    assert json.loads(done.stdout)["passed"] is False
+    # Where A itself is damaged, that is bad input.
+    with pytest.raises(ValueError, match="g_idx" if damaged == "g_idx" else "sym=True"):
+        verify_checkpoint(other, other, tp=2)
 
 
 def test_a_padding_of_one_side_fails(tmp_path: Path) -> None:

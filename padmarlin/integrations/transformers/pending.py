@@ -17,10 +17,11 @@ from padmarlin import _extension
 from padmarlin.checkpoint.bias import fitted_bias
 from padmarlin.checkpoint.reader import read_layer
 from padmarlin.checkpoint.request import Request
-from padmarlin.checkpoint.settings import Settings
+from padmarlin.checkpoint.schemes import readable_scheme
 from padmarlin.checkpoint.tensors import StoredTensor
 from padmarlin.errors import refusal
 from padmarlin.integrations.transformers.stored import Layer
+from padmarlin.jsonfile import JsonObject
 from padmarlin.nn import QuantLinear
 
 _DTYPES = {
@@ -50,7 +51,7 @@ class PendingLinear(nn.Module):
                 raise ValueError(refusal("from_pretrained", argument, dtype, expected))
             self.register_buffer(suffix, torch.empty(shape, dtype=_DTYPES[dtype], device="meta"))
 
-    def repacked(self, settings: Settings, dtype: torch.dtype) -> QuantLinear:
+    def repacked(self, settings: JsonObject, dtype: torch.dtype) -> QuantLinear:
         """The layer that takes this one's place; `settings` are the checkpoint's."""
         bias = self._buffers.pop("bias", None)
         tensors = {name: t for name, t in self._buffers.items() if t is not None}
@@ -63,7 +64,8 @@ class PendingLinear(nn.Module):
         if device.type == "cuda":
             _extension.require_extension("from_pretrained", "device_map")
         files: Any = _InMemory(self.name, tensors)
-        request = Request(files, self.name, settings.of_layer(self.name), None, device, dtype)
+        scheme = readable_scheme(settings, self.name)
+        request = Request(files, self.name, scheme, None, device, dtype)
         weight = read_layer(request)
         if (weight.k, weight.n) != (self.in_features, self.out_features):
             expected = f"{self.in_features} x {self.out_features}, as config.json says"

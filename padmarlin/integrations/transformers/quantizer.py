@@ -14,7 +14,6 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils import logging
 from transformers.utils.quantization_config import QuantizationConfigMixin, QuantizationMethod
 
-from padmarlin.checkpoint.settings import Settings
 from padmarlin.errors import refusal
 from padmarlin.integrations.transformers.pending import PendingLinear
 from padmarlin.integrations.transformers.stored import (
@@ -24,6 +23,7 @@ from padmarlin.integrations.transformers.stored import (
     quantized_layers,
     stored_layers,
 )
+from padmarlin.jsonfile import JsonObject
 
 METHODS = ("gptq", "awq", "compressed-tensors")
 
@@ -82,7 +82,8 @@ class PadmarlinQuantizer(HfQuantizer):
         _logger.info(f"padmarlin takes {len(found)} linear layers; {left} are not quantized.")
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
-        settings = Settings("config.json", self.quantization_config.to_dict())
+        values = self.quantization_config.to_dict()
+        settings = JsonObject(values, "config.json", "from_pretrained")
         pending = [
             (name, module)
             for name, module in model.named_modules()

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which axis of a layer tensor parallelism cuts, by the layer's name."""
+"""Which axis of a layer tensor parallelism cuts, where only the layer's name tells."""
 
 from __future__ import annotations
+
+from padmarlin.models.layers import Axis
 
 _ROW_PARALLEL = frozenset(
     # The layers that end a block. Llama's and most others'; GPT-2's, OPT's, GPT-J's;
@@ -11,7 +13,7 @@ _ROW_PARALLEL = frozenset(
 )
 
 
-def cut_axis(name: str) -> str:
+def cut_axis(name: str) -> Axis:
     """ "k" for layers that end a block (row-parallel), "n" for all others (column-parallel)."""
     return "k" if name.rpartition(".")[2] in _ROW_PARALLEL else "n"
 
