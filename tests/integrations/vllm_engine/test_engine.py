@@ -152,6 +152,18 @@ MADE = {
             "version": "gemm",
         },
     ),
+    "AWQ without zero points, straddling": (
+        384,
+        2,
+        partial(oracle.random_awq, symmetric=True),
+        {
+            "quant_method": "awq",
+            "bits": 4,
+            "group_size": 128,
+            "zero_point": False,
+            "version": "gemm",
+        },
+    ),
 }
 
 
