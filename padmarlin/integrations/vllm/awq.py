@@ -56,7 +56,7 @@ class PadmarlinAwqConfig(Taking, AutoAWQConfig):
             Packing.AWQ,
             bits=self.weight_bits,
             group_size=self.group_size,
-            sym=False,
+            sym=self.zero_point is False,
             act_order=False,
         )
 

@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
-from functools import partial
 from typing import Any
 
 import torch
 import vllm.envs as envs
 from torch import Tensor
-from torch.nn import Module, Parameter
 from vllm.config import get_current_vllm_config_or_none
 from vllm.model_executor.layers.linear import (
     LinearMethodBase,
@@ -27,10 +24,12 @@ from padmarlin.errors import refusal
 from padmarlin.formats.common import WEIGHT_DTYPES
 from padmarlin.integrations.vllm.parameters import (
     ColumnsParameter,
-    group_parameter,
+    GroupsParameter,
     ignored_parameter,
 )
+from padmarlin.integrations.vllm.product import Product, differences, structure_of
 from padmarlin.integrations.vllm.reading import UNSET, Coding, Rank
+from padmarlin.layout import symmetric_zero
 from padmarlin.packing import Packing
 from padmarlin.weight import PaddedWeight
 
@@ -49,47 +48,6 @@ _NAMES = {
 _DUMMY_SCALE = 2.0**-10
 
 
-@dataclass(frozen=True)
-class _Product:
-    """One call of the operator. Its tensors are parameters of the layer, their names end in
-    `suffix`, so that they move, and are captured and compiled, as any others."""
-
-    suffix: str
-    k: int
-    n: int
-    bits: int
-    front_pad: int
-    dequant: int
-
-    @classmethod
-    def register(cls, layer: Module, weight: PaddedWeight, suffix: str) -> _Product:
-        for name in ("qweight", "scales", "zeros", "slice_rows", "columns"):
-            tensor = getattr(weight, name)
-            kept = None if tensor is None else Parameter(tensor, requires_grad=False)
-            layer.register_parameter(name + suffix, kept)
-        dequant = int(weight.dequant)
-        return cls(suffix, weight.k, weight.n, weight.bits, weight.front_pad, dequant)
-
-    def __call__(
-        self, layer: Module, rows: Tensor, bias: Tensor | None, batch_invariant: bool
-    ) -> Tensor:
-        return torch.ops.padmarlin.gemm(
-            rows,
-            getattr(layer, "qweight" + self.suffix),
-            getattr(layer, "scales" + self.suffix),
-            getattr(layer, "zeros" + self.suffix),
-            getattr(layer, "slice_rows" + self.suffix),
-            getattr(layer, "columns" + self.suffix),
-            bias,
-            self.k,
-            self.n,
-            self.bits,
-            self.front_pad,
-            self.dequant,
-            batch_invariant,
-        )
-
-
 @register_weight_loader_v2_supported_method
 class PadmarlinLinearMethod(LinearMethodBase):
     """One layer, of any packing, cut or not; each layer has a method of its own."""
@@ -99,7 +57,8 @@ class PadmarlinLinearMethod(LinearMethodBase):
         self.name = name
         self.reads_g_idx = reads_g_idx or coding.act_order
         self.batch_invariant = bool(envs.VLLM_BATCH_INVARIANT)
-        self.products: tuple[_Product, ...] = ()
+        self.products: tuple[Product, ...] = ()
+        self.structure: list[dict[str, Any]] = []
 
     def create_weights(
         self,
@@ -125,23 +84,25 @@ class PadmarlinLinearMethod(LinearMethodBase):
             k_start=layer.tp_rank * input_size_per_partition if is_cut else 0,
         )
         self.parts = list(output_partition_sizes)
-        self.products = ()
+        self.loadable = _loadable_columns(layer, sum(self.parts))
+        self.products, self.structure = (), []
         self.vllm_config = get_current_vllm_config_or_none()
         self.dtype = params_dtype
         self._register(layer, _loader_of(layer, extra_weight_attrs["weight_loader"]))
 
     def _register(self, layer: Any, weight_loader: Callable[..., None]) -> None:
         coding, rank = self.coding, self.rank
-        words, scales, zeros, g_idx = _NAMES[coding.packing]
+        words, scales, zeros, g_idx = self._names
         empty = rank.empty(sum(self.parts), len(self.parts))
         codes_factor = coding.per_word if coding.packing == Packing.AWQ else 1
-        for name, data, read, packed_factor in (
-            (words, empty["words"], rank.read_words, codes_factor),
-            (scales, empty["scales"], rank.read_scales, 1),
-            (zeros, empty["zeros"], rank.read_zeros, coding.per_word),
+        for name, kind, absent, read, packed_factor in (
+            (words, "words", 0, rank.read_words, codes_factor),
+            (scales, "scales", 0, rank.read_scales, 1),
+            (zeros, "zeros", symmetric_zero(coding.bits), rank.read_zeros, coding.per_word),
         ):
             parameter = ColumnsParameter(
-                data=data,
+                data=empty[kind],
+                absent=absent,
                 read=read,
                 output_dim=coding.axes[1],
                 packed_factor=packed_factor,
@@ -149,16 +110,17 @@ class PadmarlinLinearMethod(LinearMethodBase):
             )
             layer.register_parameter(name, parameter)
         if self.reads_g_idx:
-            layer.register_parameter(g_idx, group_parameter(empty["g_idx"], rank.read_g_idx))
+            groups = GroupsParameter(data=empty["g_idx"], read=rank.read_g_idx)
+            layer.register_parameter(g_idx, groups)
         if coding.packing == Packing.COMPRESSED_TENSORS:
             layer.register_parameter("weight_shape", ignored_parameter())
 
     def process_weights_after_loading(self, layer: Any) -> None:
-        if self.products:
-            return
-        words, scales, zeros, g_idx = self._take_parameters(layer)
-        if self._is_dummy:
-            scales.fill_(_DUMMY_SCALE)  # vLLM's random ones may be too small for fp16
+        """Repacks what was loaded. When weights are reloaded, vLLM puts the parameters of
+        `create_weights` back, calls this again, and copies the result to where the first one is."""
+        if not isinstance(layer._parameters.get(self._names[0]), ColumnsParameter):
+            return  # nothing has been loaded since
+        words, scales, zeros, g_idx = self._loaded(*self._take_parameters(layer))
         weights = [
             self.rank.repack(
                 words[:, columns],
@@ -169,31 +131,77 @@ class PadmarlinLinearMethod(LinearMethodBase):
             )
             for columns, groups in self._matrices(g_idx)
         ]
-        many = len(weights) > 1
-        self.products = tuple(
-            _Product.register(layer, weight, f"_{index}" if many else "")
-            for index, weight in enumerate(weights)
+        # vLLM looks for a "qweight" to know the device of a layer with LoRA.
+        products = tuple(
+            Product.of(weight, f"_{index}" if index else "") for index, weight in enumerate(weights)
         )
-        self._mark_compiled_graphs(weights)
+        self._keep_structure(products, weights)
+        for product, weight in zip(products, weights, strict=True):
+            product.register(layer, weight, self.name)
+        self.products = products
 
-    def _mark_compiled_graphs(self, weights: list[PaddedWeight]) -> None:
-        """The numbers of the call become constants of compiled graphs, and some depend on the
-        weights. vLLM keeps graphs under a hash of its settings; these go into it, so that another
-        checkpoint in the same place does not get the graph of this one."""
-        if self.vllm_config is None or not isinstance(self.vllm_config.additional_config, dict):
-            return
-        constants = [
-            [*astuple(product), weight.zeros is None, weight.columns is None]
-            for product, weight in zip(self.products, weights, strict=True)
-        ]
-        marks = self.vllm_config.additional_config.setdefault("padmarlin", {})
-        marks[self.name] = constants
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return _NAMES[self.coding.packing]
 
     def _take_parameters(self, layer: Any) -> list[Any]:
-        """The data of what was loaded; the layer keeps none of it."""
+        """Those of `create_weights`; the layer keeps none of them."""
         layer._parameters.pop("weight_shape", None)
-        found = (layer._parameters.pop(name, None) for name in _NAMES[self.coding.packing])
-        return [None if parameter is None else parameter.data for parameter in found]
+        return [layer._parameters.pop(name, None) for name in self._names]
+
+    def _loaded(
+        self,
+        words: ColumnsParameter,
+        scales: ColumnsParameter,
+        zeros: ColumnsParameter,
+        g_idx: GroupsParameter | None,
+    ) -> list[Any]:
+        """Their data, complete."""
+        if self._is_dummy and not words.arrived.any():
+            self._fill_dummies(scales, zeros, g_idx)
+        else:
+            needed = (words, scales) if self.coding.sym else (words, scales, zeros)
+            for name, parameter in zip(self._names, needed, strict=False):
+                self._check_arrived(name, parameter)
+            for parameter in (words, scales, zeros):
+                parameter.complete()
+            if g_idx is not None:
+                g_idx.complete()
+        return [None if found is None else found.data for found in (words, scales, zeros, g_idx)]
+
+    def _fill_dummies(
+        self, scales: ColumnsParameter, zeros: ColumnsParameter, g_idx: GroupsParameter | None
+    ) -> None:
+        """Numbers with which a layer takes the path that its real weights will."""
+        scales.data.fill_(_DUMMY_SCALE)  # vLLM's random ones may be too small for fp16
+        if not self.coding.sym:
+            zeros.data.zero_()
+        if self.coding.act_order and g_idx is not None:
+            g_idx.data[:] = torch.arange(self.rank.k) % self.rank.groups[1]
+
+    def _check_arrived(self, name: str, parameter: ColumnsParameter) -> None:
+        missing = (~parameter.arrived[: self.loadable]).nonzero()
+        if len(missing):
+            function, argument = "padmarlin.integrations.vllm", f"{name} of {self.name}"
+            got = f"none for {len(missing)} of {self.loadable} columns, from {int(missing[0])} on"
+            remedy = "check that the checkpoint is complete"
+            raise ValueError(refusal(function, argument, got, "all in the checkpoint", remedy))
+
+    def _keep_structure(self, products: tuple[Product, ...], weights: list[PaddedWeight]) -> None:
+        """The numbers of the calls become constants of compiled graphs, and some depend on the
+        weights. vLLM keeps graphs under a hash of its settings; these go into it, so that another
+        checkpoint in the same place does not get the graph of this one. Weights that are reloaded
+        must have the same: the graphs are there, and vLLM copies tensor by tensor."""
+        structure = structure_of(products, weights)
+        if self.structure and structure != self.structure:
+            function, argument = "padmarlin.integrations.vllm", f"reloaded weights of {self.name}"
+            got, expected = differences(structure, self.structure)
+            remedy = "restart vLLM with these weights"
+            raise ValueError(refusal(function, argument, got, expected, remedy))
+        self.structure = structure
+        if self.vllm_config is not None and isinstance(self.vllm_config.additional_config, dict):
+            marks = self.vllm_config.additional_config.setdefault("padmarlin", {})
+            marks[self.name] = structure
 
     def _matrices(self, g_idx: Tensor | None) -> list[tuple[slice, Tensor | None]]:
         """(columns, g_idx) of the weights to make: one, unless fused matrices have rows in
@@ -211,9 +219,9 @@ class PadmarlinLinearMethod(LinearMethodBase):
 
     def _check_may_lack_g_idx(self) -> None:
         """compressed-tensors leaves g_idx unset where nothing is reordered; for GPTQ with act-order
-        it must be there, unless the weights are vLLM's dummies."""
+        it must be there."""
         coding = self.coding
-        if coding.act_order and coding.packing == Packing.GPTQ and not self._is_dummy:
+        if coding.act_order and coding.packing == Packing.GPTQ:
             function, argument = "padmarlin.integrations.vllm", f"g_idx of {self.name}"
             expected = "one, as desc_act is true"
             remedy = "download the checkpoint again, or quantize it with desc_act false"
@@ -255,16 +263,29 @@ def _loader_of(layer: Any, weight_loader: Callable[..., None]) -> Callable[..., 
     if isinstance(layer, ReplicatedLinear):
         return _load_all_columns
     if isinstance(layer, ParallelLMHead):
-        own = layer.shard_indices
-        return partial(_load_vocabulary, own.org_vocab_start_index, own.org_vocab_end_index)
+        return _vocabulary_loader(layer)
     return weight_loader
+
+
+def _loadable_columns(layer: Any, columns: int) -> int:
+    """Those that a checkpoint has: the first ones, where vLLM pads a vocabulary."""
+    if not isinstance(layer, ParallelLMHead):
+        return columns
+    own = layer.shard_indices
+    return max(own.org_vocab_end_index - own.org_vocab_start_index, 0)
 
 
 def _load_all_columns(param: ColumnsParameter, loaded: Tensor) -> None:
     param.store(loaded, 0, 0, param.data.shape[1])
 
 
-def _load_vocabulary(start: int, stop: int, param: ColumnsParameter, loaded: Tensor) -> None:
-    """The rank's part of the vocabulary; the columns that vLLM pads it with stay 0."""
-    if stop > start:
-        param.store(loaded, start, 0, stop - start)
+def _vocabulary_loader(layer: ParallelLMHead) -> Callable[..., None]:
+    """Loads the rank's part of the vocabulary; the columns that vLLM pads it with stay 0."""
+    start = layer.shard_indices.org_vocab_start_index
+    columns = _loadable_columns(layer, 0)
+
+    def load(param: ColumnsParameter, loaded: Tensor) -> None:
+        if columns > 0:
+            param.store(loaded, start, 0, columns)
+
+    return load

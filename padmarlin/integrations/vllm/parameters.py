@@ -4,6 +4,9 @@
 vLLM's layers say which columns go where: they call a `load_*` method of the parameter with the
 whole tensor of the checkpoint, or, where the checkpoint has fused it, with a part that they cut
 out along `output_dim`. The rows are the parameter's own business.
+
+Each parameter keeps a list of what has come (`arrived`). vLLM makes the parameters anew when it
+reloads weights, in memory that it does not clear, and it never asks whether all of them came.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from torch.nn import Parameter
 from vllm.model_executor.parameter import BasevLLMParameter, PackedvLLMParameter
 
 from padmarlin.errors import refusal
+from padmarlin.integrations.vllm.reading import UNSET
 from padmarlin.integrations.vllm.words import Range
 
 Reader = Callable[[Tensor, Range, torch.device], Tensor]
@@ -36,6 +40,7 @@ class ColumnsParameter(PackedvLLMParameter):
         self,
         *,
         data: Tensor,
+        absent: int,
         read: Reader,
         output_dim: int,
         packed_factor: int,
@@ -50,12 +55,25 @@ class ColumnsParameter(PackedvLLMParameter):
             packed_factor=packed_factor,
             weight_loader=weight_loader,
         )
+        self.absent = absent
         self.read = read
+        self.arrived = torch.zeros(data.shape[1], dtype=torch.bool, device="cpu")
 
     def store(self, loaded: Tensor, first: int, offset: int, size: int) -> None:
         """Columns [first, first + size) of the checkpoint's become those from `offset` on."""
-        found = self.read(loaded, (first, first + size), self.data.device)
-        self.data[:, offset : offset + size].copy_(found)
+        target = self.data[:, offset : offset + size]
+        if target.is_meta:
+            # A reload: vLLM counts the elements that are copied, and loads them later.
+            target.copy_(torch.empty_like(target))
+            return
+        target.copy_(self.read(loaded, (first, first + size), self.data.device))
+        self.arrived[offset : offset + size] = True
+
+    def complete(self) -> Tensor:
+        """The data, with `absent` in the columns that have not come; forgets what has."""
+        self.data[:, (~self.arrived).to(self.data.device)] = self.absent
+        self.arrived.fill_(False)
+        return self.data
 
     def load_column_parallel_weight(self, loaded_weight: Tensor) -> None:
         size = self.data.shape[1]
@@ -88,23 +106,39 @@ class ColumnsParameter(PackedvLLMParameter):
         return shard_size // factor, shard_offset // factor
 
 
-def group_parameter(data: Tensor, read: Callable[[Tensor, torch.device], Tensor]) -> Parameter:
+class GroupsParameter(BasevLLMParameter):
     """g_idx (parts, k): one row per fused matrix, or all alike where the checkpoint fuses them.
 
     Columns do not matter to it, so it needs no layer to say where they go.
     """
 
-    def load(
-        param: Tensor, loaded: Tensor, part: str | int | tuple[int, ...] | None = None
-    ) -> None:
-        rows = read(loaded, param.data.device)
-        if part is None:
-            param.data[:] = rows
-            return
-        index = _FUSED.index(part) if isinstance(part, str) else part
-        param.data[list(index) if isinstance(index, tuple) else index] = rows
+    def __init__(self, *, data: Tensor, read: Callable[[Tensor, torch.device], Tensor]) -> None:
+        super().__init__(data=data, weight_loader=_load_groups)
+        self.read = read
+        self.arrived = torch.zeros(data.shape[0], dtype=torch.bool, device="cpu")
 
-    return BasevLLMParameter(data=data, weight_loader=load)
+    def store(self, loaded: Tensor, part: _Part) -> None:
+        rows = self._rows_of(part)
+        if self.data.is_meta:
+            self.data[rows].copy_(torch.empty_like(self.data[rows]))
+            return
+        self.data[rows] = self.read(loaded, self.data.device)
+        self.arrived[rows] = True
+
+    def _rows_of(self, part: _Part) -> slice | list[int]:
+        if part is None:
+            return slice(None)
+        index = _FUSED.index(part) if isinstance(part, str) else part
+        return list(index) if isinstance(index, tuple) else [index]
+
+    def complete(self) -> Tensor:
+        self.data[(~self.arrived).to(self.data.device)] = UNSET
+        self.arrived.fill_(False)
+        return self.data
+
+
+def _load_groups(param: GroupsParameter, loaded: Tensor, part: _Part = None) -> None:
+    param.store(loaded, part)
 
 
 def ignored_parameter() -> Parameter:
@@ -113,4 +147,21 @@ def ignored_parameter() -> Parameter:
     def load(param: Tensor, loaded: Tensor, part: object = None) -> None:
         del param, loaded, part
 
-    return BasevLLMParameter(data=torch.zeros(2, dtype=torch.int64), weight_loader=load)
+    made = BasevLLMParameter(data=torch.zeros(2, dtype=torch.int64), weight_loader=load)
+    made.weight_loader_numel = 0  # vLLM: so many elements are waited for in a reload
+    return made
+
+
+def repacked_parameter(data: Tensor, name: str) -> Parameter:
+    """What is made of them. Nothing of a checkpoint can be loaded into it."""
+
+    def refuse(param: Tensor, loaded: Tensor, part: object = None) -> None:
+        del param, part
+        got = f"a tensor {tuple(loaded.shape)} of a checkpoint, for a repacked weight"
+        remedy = "use vLLM's reload_weights, or restart"
+        function, argument = "padmarlin.integrations.vllm", f"weights of {name}"
+        raise ValueError(refusal(function, argument, got, "weights reloaded by vLLM", remedy))
+
+    made = Parameter(data, requires_grad=False)
+    made.weight_loader = refuse  # type: ignore[attr-defined]
+    return made

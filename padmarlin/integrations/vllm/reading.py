@@ -32,6 +32,13 @@ UNSET = -1
 """What g_idx holds until it is loaded; compressed-tensors writes it where nothing is reordered."""
 
 
+_SAYS_SYMMETRIC = {
+    Packing.GPTQ: "sym is true",
+    Packing.AWQ: "zero_point is false",
+    Packing.COMPRESSED_TENSORS: "symmetric is true",
+}
+
+
 @dataclass(frozen=True)
 class Coding:
     """How a layer's tensors are to be read."""
@@ -161,6 +168,16 @@ class Rank:
             refusal("padmarlin.integrations.vllm", f"{what} of {self.name}", got, expected, remedy)
         )
 
+    def _check_symmetric(self, zeros: Tensor) -> None:
+        """vLLM ignores the zero points of such layers. Here they must be what it takes them for."""
+        middle = symmetric_zero(self.coding.bits)
+        others = zeros[zeros != middle]
+        if len(others):
+            function, argument = "padmarlin.integrations.vllm", f"zero points of {self.name}"
+            expected = f"{middle} everywhere, as {_SAYS_SYMMETRIC[self.coding.packing]}"
+            remedy = "correct the quantization settings, or the file"
+            raise ValueError(refusal(function, argument, int(others[0]), expected, remedy))
+
     def repack(
         self,
         words: Tensor,
@@ -171,6 +188,8 @@ class Rank:
     ) -> PaddedWeight:
         """The weight of some columns; `g_idx` (k) is that of their matrix."""
         coding = self.coding
+        if coding.sym:
+            self._check_symmetric(zeros)
         if g_idx is None and coding.act_order:
             first, last = groups_touched(self.k, coding.group_size, self.k_start)
             scales, zeros = scales[first : last + 1], zeros[first : last + 1]

@@ -37,7 +37,7 @@ def _gptq(config: Mapping[str, Any]) -> str | None:
 def _awq(config: Mapping[str, Any]) -> str | None:
     bits = config.get("bits", config.get("w_bit"))
     version = str(config.get("version") or "gemm").lower()
-    reads = bits == 4 and version == "gemm" and config.get("zero_point") is not False
+    reads = bits == 4 and version == "gemm"
     return "awq" if reads and _packs_int32(config) else None
 
 

@@ -81,7 +81,7 @@ def test_rank_of_a_layer(packing: Packing, data: st.DataObject) -> None:
         packing,
         bits,
         group_size,
-        symmetric and packing != Packing.AWQ,
+        symmetric,
         act_order,
         getattr(layer, "checkpoint_format", "gptq_v2"),
     )
@@ -158,7 +158,17 @@ def test_columns_that_are_not_there_are_refused() -> None:
         rank_of(layer, 256).read_words(layer.tensors()["qweight"], (8, 24), CPU)
 
 
-def test_zero_points_of_a_symmetric_layer_must_be_symmetric() -> None:
-    layer = oracle.random_gptq(np.random.default_rng(0), 256, 16, symmetric=False)
-    with pytest.raises(ValueError, match="as sym=True"):
-        loaded_weight(rank_of(layer, 256), layer, (0, 16))
+@pytest.mark.parametrize(
+    "packing, said",
+    [
+        (Packing.GPTQ, "sym is true"),
+        (Packing.AWQ, "zero_point is false"),
+        (Packing.COMPRESSED_TENSORS, "symmetric is true"),
+    ],
+)
+def test_zero_points_of_a_symmetric_layer_must_be_symmetric(packing: Packing, said: str) -> None:
+    layer = random_layer(packing, 0, 256, 16, 4, 128, False, False, True)
+    coding = Coding(packing, 4, 128, sym=True, act_order=False)
+    rank = Rank("model.layers.0.mlp.down_proj", coding, full_k=256, k=256, k_start=0)
+    with pytest.raises(ValueError, match=f"zero points of model.layers.0.*expected 8.*as {said}"):
+        loaded_weight(rank, layer, (0, 16))

@@ -37,7 +37,7 @@ def compressed(**group: Any) -> dict[str, Any]:
         ({"w_bit": 4, "q_group_size": 128, "zero_point": True, "version": "GEMM"}, "awq"),
         ({**AWQ, "version": "gemv"}, None),
         ({**AWQ, "bits": 8}, None),
-        ({**AWQ, "zero_point": False}, None),
+        ({**AWQ, "zero_point": False}, "awq"),
         (PACKED, "compressed-tensors"),
         (compressed(weights={"num_bits": 8, "type": "int"}), "compressed-tensors"),
         (compressed(weights={"num_bits": 4, "type": "float"}), None),

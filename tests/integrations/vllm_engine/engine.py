@@ -37,9 +37,13 @@ def ask(
     vocabulary: int,
     tp: int,
     mode: str,
+    *,
+    adapter: Path | None = None,
+    reload: Path | None = None,
     **options: Any,
 ) -> Answer:
-    """`mode` is the value of PADMARLIN_VLLM, `options` are vllm.LLM's."""
+    """`mode` is the value of PADMARLIN_VLLM, `options` are vllm.LLM's; a LoRA adapter to ask with,
+    a checkpoint from which the weights are reloaded first."""
     request, answer = folder / "request.json", folder / "answer.npz"
     values = {
         "checkpoint": str(checkpoint),
@@ -47,9 +51,12 @@ def ask(
         "vocabulary": vocabulary,
         "tp": tp,
         "options": options,
+        "adapter": None if adapter is None else str(adapter),
+        "reload": None if reload is None else str(reload),
         "answer": str(answer),
     }
     request.write_text(json.dumps(values))
+    ranks = tp * options.get("pipeline_parallel_size", 1)
     environment = {
         **os.environ,
         "PADMARLIN_VLLM": mode,
@@ -59,7 +66,7 @@ def ask(
         "VLLM_CACHE_ROOT": str(folder / "cache"),
         "VLLM_CPU_KVCACHE_SPACE": "1",
         # One core for each rank; without it vLLM looks for NUMA nodes, and asserts.
-        "VLLM_CPU_OMP_THREADS_BIND": "|".join(str(rank % os.cpu_count()) for rank in range(tp)),
+        "VLLM_CPU_OMP_THREADS_BIND": "|".join(str(rank % os.cpu_count()) for rank in range(ranks)),
     }
     command = [sys.executable, "-m", "tests.integrations.vllm_engine.run", str(request)]
     with (folder / "log.txt").open("w") as log:

@@ -25,9 +25,16 @@ Maker = Callable[[np.random.Generator, int, int], Layer]
 
 
 def make_checkpoint(
-    folder: Path, seed: int, intermediate: int, kv_heads: int, make: Maker, settings: dict[str, Any]
+    folder: Path,
+    seed: int,
+    intermediate: int,
+    kv_heads: int,
+    make: Maker,
+    settings: dict[str, Any],
+    adapter: Path | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Writes it; (prompts, logits)."""
+    """Writes it, and a LoRA adapter for all of its linear layers if a folder is given for one;
+    (prompts, logits), the logits with the adapter."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     config = Qwen2Config(
@@ -51,7 +58,9 @@ def make_checkpoint(
             # Of a size that lets every layer be seen in the logits; norms stay 1.
             random = torch.randn_like(value) * 0.1
             dense[name] = value if "norm" in name else random.half().float()
-    model.load_state_dict(dense, strict=False)
+    deltas = {} if adapter is None else _write_adapter(adapter, rng, dense, list(tensors))
+    together = {name: value + deltas.get(name, 0) for name, value in dense.items()}
+    model.load_state_dict(together, strict=False)
     prompts = rng.integers(0, VOCABULARY, (PROMPTS, LENGTH))
     with torch.no_grad():
         logits = model(torch.from_numpy(prompts)).logits.numpy()
@@ -94,3 +103,31 @@ def _quantized(
                 tensors[module] = layer.tensors()
                 dense[f"{module}.weight"] = layer.dequantized().t().float()
     return tensors, dense
+
+
+def _write_adapter(
+    folder: Path, rng: np.random.Generator, dense: dict[str, Tensor], modules: list[str]
+) -> dict[str, Tensor]:
+    """As PEFT writes one; what it adds to each weight."""
+    rank, alpha = 8, 16
+    tensors, deltas = {}, {}
+    for module in modules:
+        n, k = dense[f"{module}.weight"].shape
+        a, b = (
+            torch.from_numpy(rng.normal(0, 0.1, size)).half() for size in ((rank, k), (n, rank))
+        )
+        tensors[f"base_model.model.{module}.lora_A.weight"] = a
+        tensors[f"base_model.model.{module}.lora_B.weight"] = b
+        deltas[f"{module}.weight"] = alpha / rank * (b.float() @ a.float())
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": alpha,
+        "bias": "none",
+        "target_modules": sorted({module.rpartition(".")[2] for module in modules}),
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return deltas

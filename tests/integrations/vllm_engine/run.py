@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One whole engine in a process of its own: python -m tests.integrations.vllm_engine.run REQUEST
 
-REQUEST is a JSON file: checkpoint, tp, options of vllm.LLM, prompts, vocabulary, answer. Into the
-file `answer` (.npz) go `logprobs` (prompts, length - 1, vocabulary), of every token at every
-position but the first, and `tokens`, the greedy continuations.
+REQUEST is a JSON file: checkpoint, tp, options of vllm.LLM, prompts, vocabulary, answer; a LoRA
+adapter to ask with, or null; a checkpoint to reload the weights from before it is asked, or null.
+Into the file `answer` (.npz) go `logprobs` (prompts, length - 1, vocabulary), of every token at
+every position but the first, and `tokens`, the greedy continuations.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-GREEDY = 4  # tokens to continue with
+GREEDY = 8  # tokens to continue with
 
 
 def answer(request: dict[str, Any]) -> None:
     from vllm import LLM, SamplingParams
+    from vllm.lora.request import LoRARequest
 
     prompts, vocabulary = request["prompts"], request["vocabulary"]
     options = {"dtype": "float16", "enforce_eager": True, **request["options"]}
@@ -34,9 +36,20 @@ def answer(request: dict[str, Any]) -> None:
         **options,
     )
     sampling = SamplingParams(
-        max_tokens=GREEDY, temperature=0, prompt_logprobs=vocabulary, detokenize=False
+        max_tokens=GREEDY,
+        temperature=0,
+        ignore_eos=True,
+        prompt_logprobs=vocabulary,
+        detokenize=False,
     )
-    outputs = engine.generate([{"prompt_token_ids": prompt} for prompt in prompts], sampling)
+    asked = [{"prompt_token_ids": prompt} for prompt in prompts]
+    adapter = request["adapter"]
+    lora = None if adapter is None else LoRARequest("adapter", 1, adapter)
+    if request["reload"] is not None:
+        engine.generate(asked, SamplingParams(max_tokens=1, detokenize=False))
+        engine.reset_prefix_cache()
+        engine.collective_rpc("reload_weights", kwargs={"weights_path": request["reload"]})
+    outputs = engine.generate(asked, sampling, lora_request=lora)
     logprobs = np.full((len(prompts), len(prompts[0]) - 1, vocabulary), np.nan)
     for row, output in enumerate(outputs):
         for position, found in enumerate(output.prompt_logprobs[1:]):

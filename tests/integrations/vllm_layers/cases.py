@@ -42,14 +42,16 @@ def gptq_settings(layer: Gptq, symmetric: bool = True, **_: Any) -> dict[str, An
     }
 
 
-def awq(seed: int, kind: str, k: int, *n: int, group_size: int = 128) -> tuple[Case, list[Layer]]:
+def awq(
+    seed: int, kind: str, k: int, *n: int, group_size: int = 128, symmetric: bool = False
+) -> tuple[Case, list[Layer]]:
     rng = np.random.default_rng(seed)
-    layers = [random_awq(rng, k, c, group_size=group_size) for c in n]
+    layers = [random_awq(rng, k, c, group_size=group_size, symmetric=symmetric) for c in n]
     settings = {
         "quant_method": "awq",
         "bits": 4,
         "group_size": group_size,
-        "zero_point": True,
+        "zero_point": not symmetric,
         "version": "gemm",
         "lm_head": True,
     }

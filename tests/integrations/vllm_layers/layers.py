@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,13 +42,21 @@ class Outcome:
 
 
 def run(case: Case, *, multiply: bool = True) -> Outcome:
-    from vllm.config import VllmConfig, set_current_vllm_config
+    with inside_vllm(case.x.dtype):
+        return _run(case, multiply)
+
+
+@contextmanager
+def inside_vllm(dtype: torch.dtype, load_format: str = "auto") -> Iterator[None]:
+    """As layers are built and loaded in vLLM."""
+    from vllm.config import LoadConfig, VllmConfig, set_current_vllm_config
 
     before = torch.get_default_dtype()
-    torch.set_default_dtype(case.x.dtype)
+    torch.set_default_dtype(dtype)
+    config = VllmConfig(load_config=LoadConfig(load_format=load_format))
     try:
-        with set_current_vllm_config(VllmConfig()):
-            return _run(case, multiply)
+        with set_current_vllm_config(config):
+            yield
     finally:
         torch.set_default_dtype(before)
 
@@ -60,12 +70,15 @@ def _run(case: Case, multiply: bool) -> Outcome:
         return Outcome(torch.empty(0), type(method).__name__, loaded, {})
     method.process_weights_after_loading(layer)
     shapes = {name: tuple(value.shape) for name, value in layer.named_parameters()}
+    return Outcome(multiplied(case, layer), type(method).__name__, loaded, shapes)
+
+
+def multiplied(case: Case, layer: Any) -> Tensor:
+    """What the rank answers to its part of x."""
     if case.kind == "lm_head":
-        y = method.apply(layer, case.x, layer.bias)
-    else:
-        x = case.x.chunk(layer.tp_size, -1)[layer.tp_rank] if case.kind == "row" else case.x
-        y = layer(x)[0]
-    return Outcome(y, type(method).__name__, loaded, shapes)
+        return layer.quant_method.apply(layer, case.x, layer.bias)
+    x = case.x.chunk(layer.tp_size, -1)[layer.tp_rank] if case.kind == "row" else case.x
+    return layer(x)[0]
 
 
 def build(case: Case) -> Any:
@@ -101,11 +114,12 @@ def load(case: Case, layer: Any) -> None:
     if not case.fused_on_disk:
         shards = {"gate_up": (0, 1), "qkv": ("q", "k", "v")}.get(case.kind, (None,))
     mapper = layer.quant_config.get_checkpoint_weight_mapper()
+    parameters = dict(layer.named_parameters())
     for shard, tensors in zip(shards, case.tensors, strict=True):
         for name, tensor in tensors.items():
             if mapper.map_name(f"{case.name}.{name}") is None:
                 continue
-            param = getattr(layer, name)
+            param = parameters[name]
             param.weight_loader(param, tensor, *(() if shard is None else (shard,)))
     if case.bias is not None:
         layer.bias.weight_loader(layer.bias, case.bias) if case.kind not in (

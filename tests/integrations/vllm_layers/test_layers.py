@@ -66,6 +66,12 @@ AWQ = {
     "column, N cut in words": ("column", (256, 1032), {}),
     "gate and up, N cut in words": ("gate_up", (256, 1032, 1032), {"group_size": 64}),
     "lm_head ragged": ("lm_head", (464, 1000), {}),
+    "symmetric, straddling": ("row", (384, 64), {"symmetric": True}),
+    "symmetric, odd K": ("row", (1032, 64), {"symmetric": True, "group_size": 8}),
+    "symmetric column, N cut in words": ("column", (256, 1032), {"symmetric": True}),
+    "symmetric gate and up": ("gate_up", (464, 192, 192), {"symmetric": True}),
+    "symmetric qkv, one KV head": ("qkv", (256, 256, 64, 64), {"symmetric": True}),
+    "symmetric lm_head": ("lm_head", (256, 1000), {"symmetric": True}),
 }
 COMPRESSED = {
     "straddling": ("row", (384, 64), {}),
@@ -152,6 +158,7 @@ FUSED = [
     ("gptq", "gate_up", (256, 192, 192), {"act_order": True}),
     ("gptq", "qkv", (256, 256, 128, 128), {"act_order": True, "symmetric": False}),
     ("awq", "gate_up", (464, 192, 192), {}),
+    ("awq", "gate_up", (464, 192, 192), {"symmetric": True}),
     ("compressed-tensors", "qkv", (464, 256, 128, 128), {"symmetric": False}),
 ]
 

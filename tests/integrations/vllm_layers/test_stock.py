@@ -5,6 +5,7 @@ own, bit for bit."""
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ HEALTHY = [
     (cases.gptq, "lm_head", (256, 512), 2),
     (cases.awq, "row", (512, 64), 2),
     (cases.awq, "gate_up", (256, 192, 192), 2),
+    (partial(cases.awq, symmetric=True), "row", (512, 64), 2),
     (cases.compressed_tensors, "row", (512, 64), 2),
     (cases.compressed_tensors, "qkv", (256, 256, 128, 128), 2),
 ]
@@ -70,7 +72,13 @@ def test_what_vllm_refuses_is_taken(ranks_of, make, kind, sizes, options, tp, sa
 
 
 @pytest.mark.parametrize(
-    "make, k, tp", [(cases.gptq, 384, 2), (cases.gptq, 448, 1), (cases.awq, 384, 2)]
+    "make, k, tp",
+    [
+        (cases.gptq, 384, 2),
+        (cases.gptq, 448, 1),
+        (cases.awq, 384, 2),
+        (partial(cases.awq, symmetric=True), 384, 2),
+    ],
 )
 def test_straddling_groups_lose_scale_rows_without_a_word(ranks_of, make, k: int, tp: int) -> None:
     """vLLM loads them, with fewer scale rows than the rank's rows have groups, from a wrong place.
