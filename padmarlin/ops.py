@@ -132,10 +132,8 @@ def _check_weight(
         None if columns is None else (columns.dtype, tuple(columns.shape)),
         f"int32 ({padded_k},) or None",
     )
-    fits = columns is not None or front_pad + k <= padded_k
-    _expect(
-        0 <= front_pad < TILE and fits, f"{op}.front_pad", front_pad, f"k within {padded_k} rows"
-    )
+    fits = 0 <= front_pad < TILE and front_pad + k <= padded_k
+    _expect(fits, f"{op}.front_pad", front_pad, f"k = {k} rows behind it within {padded_k}")
     _expect(
         dequant in tuple(Dequant)
         and (dequant != Dequant.WIDE or zeros is not None)
