@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <atomic>
 
 #include "core/choice_cache.h"
 #include "core/explain.h"
@@ -15,6 +16,7 @@
 #include "torch/device.h"
 #include "torch/operators.h"
 #include "torch/packed_weight.h"
+#include "torch/scratch.h"
 #include "torch/workspace.h"
 
 namespace padmarlin {
@@ -84,30 +86,60 @@ std::optional<Family> forced_family(const Call& call) {
   return request->family;
 }
 
-// Rows [first, first + m) of the output.
-void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_t first, int m) {
-  const void* const a =
-      static_cast<const uint8_t*>(call.a.const_data_ptr()) + row_offset(call.a, first);
-  // A single row has no next one: its odd length must not narrow the copies.
-  const int64_t lda = m > 1 ? row_stride(call.a) : 0;
-  const int padded_n = static_cast<int>(call.weight.padded_n());
-  const int padded_k = static_cast<int>(call.weight.padded_k());
-  const GemmProblem problem = {.m = m,
-                               .padded_n = padded_n,
-                               .padded_k = padded_k,
-                               .bits = static_cast<int>(call.weight.bits),
-                               .asymmetric = call.weight.zeros.has_value(),
-                               .gathers = call.weight.columns.has_value(),
-                               .copy_bytes = copy_bytes(a, lda, m, call.weight.k),
-                               .batch_invariant = call.batch_invariant,
-                               .forced = forced_family(call)};
-  STD_TORCH_CHECK(is_computable(problem), call.function, ": a has ", m, " rows and the weight ",
-                  call.weight.n, " columns, expected fewer than 2^43 elements of output; split a");
-  STD_TORCH_CHECK(is_allowed(problem, device.properties()), call.function,
-                  ": PADMARLIN_KERNEL is 'wgmma', expected 'auto' or 'mma': the wgmma kernel is ",
-                  why_not_wgmma(problem, device.properties()));
+// torch has refused the scratch's matmul once (docs/scratch.md says when it does): what it was
+// asked for does not change, so it is not asked again.
+std::atomic<bool>& scratch_was_refused() {
+  static std::atomic<bool> refused{false};
+  return refused;
+}
+
+bool forbids_scratch(const Call& call, std::optional<Family> forced) {
+  const std::optional<bool> permission = scratch_permission();
+  STD_TORCH_CHECK(permission, call.function, ": PADMARLIN_SCRATCH is '", scratch_variable(),
+                  "', expected 0 or 1; unset it");
+  const bool refused = scratch_was_refused().load(std::memory_order_relaxed);
+  return !*permission || (refused && forced != Family::kScratch);
+}
+
+const void* row_pointer(const Tensor& matrix, int64_t row) {
+  return static_cast<const uint8_t*>(matrix.const_data_ptr()) + row_offset(matrix, row);
+}
+
+// A single row has no next one: its odd length must not narrow the copies.
+int64_t pitch(const Call& call, int m) { return m > 1 ? row_stride(call.a) : 0; }
+
+// Of rows [first, first + m).
+GemmProblem problem_of(const Call& call, int64_t first, int m) {
+  const std::optional<Family> forced = forced_family(call);
+  return {.m = m,
+          .padded_n = static_cast<int>(call.weight.padded_n()),
+          .padded_k = static_cast<int>(call.weight.padded_k()),
+          .bits = static_cast<int>(call.weight.bits),
+          .asymmetric = call.weight.zeros.has_value(),
+          .gathers = call.weight.columns.has_value(),
+          .copy_bytes = copy_bytes(row_pointer(call.a, first), pitch(call, m), m, call.weight.k),
+          .batch_invariant = call.batch_invariant,
+          .forced = forced,
+          .forbids_scratch = forbids_scratch(call, forced)};
+}
+
+void check_choice(const Call& call, const GemmProblem& problem, const Device& device) {
+  STD_TORCH_CHECK(is_computable(problem), call.function, ": a has ", problem.m,
+                  " rows and the weight ", call.weight.n,
+                  " columns, expected fewer than 2^43 elements of output; split a");
+  STD_TORCH_CHECK(is_allowed(problem, device), call.function, ": PADMARLIN_KERNEL is '",
+                  family_name(*problem.forced), "', expected 'auto' or 'mma': the ",
+                  family_name(*problem.forced), " kernel is ", why_not_forced(problem, device));
+}
+
+GemmChoice choose(const GemmProblem& problem, const Device& device) {
   static thread_local ChoiceCache choices;
-  const GemmChoice choice = choices.choose(problem, device.properties());
+  return choices.choose(problem, device);
+}
+
+// Rows [first, first + m) of the output, by a fused kernel.
+void run_fused(const Call& call, Tensor& out, const CurrentDevice& device, int64_t first, int m,
+               const GemmChoice& choice) {
   // From the caching allocator, per call: freed when this returns, reused in stream order, and
   // part of the graph's own pool during a capture.
   std::optional<Tensor> partials;
@@ -119,7 +151,7 @@ void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_
   const int counters = num_counters(choice.partition);
 
   GemmArguments arguments = {
-      .a = a,
+      .a = row_pointer(call.a, first),
       .qweight = static_cast<const uint32_t*>(call.weight.qweight.const_data_ptr()),
       .scales = call.weight.scales.const_data_ptr(),
       .zeros = static_cast<const uint16_t*>(const_data_or_null(call.weight.zeros)),
@@ -131,17 +163,17 @@ void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_
       .counters = counters > 0 ? split_counters(call.function, call.a.get_device_index(), stream,
                                                 device.properties().num_sms, counters)
                                : nullptr,
-      .lda = lda,
+      .lda = pitch(call, m),
       .ldc = row_stride(out),
       .m = m,
       .n = static_cast<int>(call.weight.n),
       .k = static_cast<int>(call.weight.k),
-      .padded_n = padded_n,
-      .padded_k = padded_k,
+      .padded_n = static_cast<int>(call.weight.padded_n()),
+      .padded_k = static_cast<int>(call.weight.padded_k()),
       .scale_rows = static_cast<int>(call.weight.scales.size(0)),
       .front_pad = static_cast<int>(call.weight.front_pad),
       .bits = static_cast<int>(call.weight.bits),
-      .dtype = call.a.scalar_type() == ScalarType::Half ? Dtype::kHalf : Dtype::kBfloat16,
+      .dtype = call.weight.dtype(),
       .dequant = static_cast<Dequant>(call.weight.dequant),
       .overlaps_previous = device.overlaps_kernels(),
   };
@@ -164,18 +196,46 @@ void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_
 constexpr int64_t kMaxAlignedBytes = int64_t{256} << 20;
 constexpr int64_t kRowTile = 640;  // of whole tiles, whatever their rows: 64, 128 or 160
 
+// How many rows a fused kernel gets at a time.
+int64_t fused_rows(const Call& call, const GemmProblem& problem) {
+  if (!needs_alignment(problem)) return call.m();
+  const int64_t width =
+      call.weight.columns ? call.weight.padded_k() : round_up(call.weight.k, kTmaElements);
+  return std::max(kMaxAlignedBytes / (2 * width) / kRowTile, int64_t{1}) * kRowTile;
+}
+
+// Whether the scratch has computed all of `out`.
+bool run_scratch(const Call& call, Tensor& out, const CurrentDevice& device,
+                 const GemmProblem& problem, const GemmChoice& choice) {
+  const ScratchCall scratch = {call.a, call.weight, call.bias, out};
+  if (multiply_by_scratch(scratch, choice, device.stream())) return true;
+  STD_TORCH_CHECK(problem.forced != Family::kScratch, call.function,
+                  ": PADMARLIN_KERNEL is 'scratch', but torch refuses a product of ",
+                  dtype_name(call.a.scalar_type()),
+                  " matrices in float32 (it has printed why); unset PADMARLIN_KERNEL, or see "
+                  "docs/scratch.md for the settings of torch that forbid it");
+  scratch_was_refused().store(true, std::memory_order_relaxed);
+  return false;
+}
+
 void run(const Call& call, Tensor& out) {
   if (call.m() == 0 || call.weight.n == 0) return;
   const CurrentDevice device(call.function, call.a.get_device_index());
-  const int64_t width =
-      call.weight.columns ? call.weight.padded_k() : round_up(call.weight.k, kTmaElements);
-  const bool aligned =
-      !call.weight.columns &&
-      copy_bytes(call.a.const_data_ptr(), row_stride(call.a), call.m(), call.weight.k) == 16;
-  const int64_t fitting = std::max(kMaxAlignedBytes / (2 * width) / kRowTile, int64_t{1});
-  const int64_t rows = aligned ? call.m() : fitting * kRowTile;
+  const Device properties = device.properties();
+  GemmProblem whole = problem_of(call, 0, static_cast<int>(call.m()));
+  check_choice(call, whole, properties);
+  GemmChoice choice = choose(whole, properties);
+  if (choice.family == Family::kScratch) {
+    if (run_scratch(call, out, device, whole, choice)) return;
+    whole.forbids_scratch = true;
+    choice = choose(whole, properties);
+  }
+  const int64_t rows = fused_rows(call, whole);
+  if (rows >= call.m()) return run_fused(call, out, device, 0, whole.m, choice);
   for (int64_t first = 0; first < call.m(); first += rows) {
-    run_rows(call, out, device, first, static_cast<int>(std::min(rows, call.m() - first)));
+    GemmProblem part = problem_of(call, first, static_cast<int>(std::min(rows, call.m() - first)));
+    part.forbids_scratch = true;
+    run_fused(call, out, device, first, part.m, choose(part, properties));
   }
 }
 
