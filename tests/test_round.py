@@ -78,8 +78,11 @@ def test_the_bias_is_added_before_the_one_rounding(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_numbers_that_overflow_and_vanish(dtype):
-    special = torch.tensor([0.0, -0.0, float("inf"), -float("inf"), 65504, 65519.9, 65520, -65520,
-                            3.4e38, 3.39e38, 1e-8, 2.0**-24, 2.0**-25, 6e-8, -1e-41, 1.0])  # fmt: skip
+    inf = float("inf")
+    # fp16's largest and its tie with infinity; then fp32's large, its small and its subnormal ones.
+    large = [0.0, -0.0, inf, -inf, 65504, 65519.9, 65520, -65520, 3.4e38, 3.39e38]
+    small = [1e-8, 2.0**-24, 2.0**-25, 6e-8, -1e-41, 1.0]
+    special = torch.tensor(large + small)
     check(special.repeat(3, 4).contiguous(), None, dtype)
     nans = rounded(torch.full((2, 64), float("nan")), None, dtype)
     assert nans.isnan().all()

@@ -139,10 +139,12 @@ torch.ops.load_library(str(library()))
 ops, matmul = torch.ops.padmarlin_host, Matmul()
 registered = torch.library.Library("aten", "IMPL")
 registered.impl("mm.dtype_out", matmul, "CPU")
-made = random_weight(100, 130, group_size=32, act_order=True)
-a = torch.randn(700, 100, generator=torch.Generator().manual_seed(1)).half()
-want = (a.float() @ made.dense.float()).half()
-def told(invariant=False):
+weights = {4: random_weight(100, 130, group_size=32, act_order=True),
+           8: random_weight(100, 130, group_size=32, bits=8)}
+def told(bits=4, m=700, pitch=104, invariant=False):
+    made = weights[bits]
+    a = torch.randn(m, pitch, generator=torch.Generator().manual_seed(1)).half()[:, :100]
+    want = (a.float() @ made.dense.float()).half()
     try:
         got = ops.gemm.default(a, *operator_arguments(made.packed, None, invariant))
     except RuntimeError as error:
@@ -198,3 +200,24 @@ def test_a_refusal_of_torch_is_an_error_where_the_scratch_was_asked_for(library)
     assert "PADMARLIN_KERNEL is 'scratch', but torch refuses a product of float16" in first
     assert "docs/scratch.md" in first
     assert second == "scratch"  # asked again: the user said so
+
+
+def test_a_measurement_takes_the_scratch_from_its_row_on(library):
+    """build.MADE_UP; of any alignment: the row is that of aligned activations alone."""
+    code = (
+        "print(*(told(8, m) for m in (1, 499, 500, 2000)), told(8, 500, pitch=101), told(4, 2000))"
+    )
+    (line,) = run_alone(code)
+    assert line == "fused fused scratch scratch fused fused"
+    (line,) = run_alone(code, PADMARLIN_SCRATCH="0")
+    assert line == "fused " * 5 + "fused"
+    (line,) = run_alone("print(told(8, 500, invariant=True))")
+    assert line == "fused"
+
+
+def test_where_torch_refuses_a_fused_kernel_takes_over_for_good(library):
+    code = (
+        "matmul.refuses = True\nprint(told(8))\n"
+        "matmul.refuses = False\nprint(told(8), len(matmul.calls))"
+    )
+    assert run_alone(code) == ["fused", "fused 0"]
