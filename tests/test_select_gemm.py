@@ -345,7 +345,7 @@ def test_the_scratch_is_explained():
         "scratch    chosen" in at and "chosen by  a measurement, 2026-01-01 at abc: made_up" in at
     )
     (chunks,) = (line for line in at if line.startswith("chunks"))
-    (buffers,) = (line for line in at if line.startswith("scratch    ") and "MB" in line)
+    (buffers,) = (line for line in at if line.startswith("buffers"))
     choice = native.choose(problem(1024, 8192, 8192), gpu, [row])
     assert f"{choice.tile_m} x {choice.tile_n} (M x N)" in chunks
     weights, products = native.scratch_bytes(problem(1024, 8192, 8192), choice)

@@ -149,7 +149,7 @@ inline std::string describe_chunks(const GemmProblem& problem, const Device& dev
   std::string text = formatted("  chunks     %d x %d (M x N), %d x %d of them\n", choice.tile_m,
                                choice.tile_n, choice.m_tiles, choice.n_tiles);
   text +=
-      formatted("  scratch    %.1f MB of weights, %.1f MB of products\n",
+      formatted("  buffers    %.1f MB of weights, %.1f MB of products\n",
                 scratch_weight_bytes(problem, choice) / 1e6, scratch_product_bytes(choice) / 1e6);
   const ScratchCost cost = predicted_scratch_cost(problem, device, choice);
   return text + formatted(

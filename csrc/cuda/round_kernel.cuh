@@ -14,7 +14,7 @@ namespace padmarlin {
 
 constexpr int kRoundColumns = 2 * kWarp;  // of a warp, and of a block
 constexpr int kRoundWarps = 8;
-constexpr int kRoundRows = 8;  // of a warp, all in flight: 64 bytes a lane, 2048 lanes an SM
+constexpr int kRoundRows = 8;  // of a warp, all in flight: 64 bytes a lane, 80 KB an SM
 constexpr int kRoundThreads = kRoundWarps * kWarp;
 constexpr int kRoundBlockRows = kRoundWarps * kRoundRows;
 

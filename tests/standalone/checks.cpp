@@ -248,17 +248,26 @@ std::vector<Check> dequantize_checks() {
 std::vector<Check> round_checks() {
   constexpr RoundKey kHalf, kBfloat16{Dtype::kBfloat16};
   return {
-      {.name = "round_edges",
-       .rounds = {{.kernel = kHalf, .m = 1, .n = 1, .bias = true, .out_gap = 63},
-                  {.kernel = kHalf, .m = 9, .n = 63, .out_gap = 1},
-                  {.kernel = kHalf, .m = 66, .n = 130, .bias = true, .gap = 62},
-                  {.kernel = kHalf, .m = 130, .n = 65, .out_gap = 3}}},
-      {.name = "round_addresses",
-       .rounds = {{.kernel = kHalf, .m = 9, .n = 64, .bias = true, .out_offset = 1, .out_gap = 2},
-                  {.kernel = kHalf, .m = 9, .n = 66, .out_gap = 1},
-                  {.kernel = kHalf, .m = 3, .n = 71, .out_offset = 3}}},
-      {.name = "round_bfloat16",
-       .rounds = {{.kernel = kBfloat16, .m = 20, .n = 129, .bias = true, .gap = 2}}},
+      {"round_edges",
+       {},
+       {},
+       {},
+       {{.kernel = kHalf, .m = 1, .n = 1, .bias = true, .out_gap = 63},
+        {.kernel = kHalf, .m = 9, .n = 63, .out_gap = 1},
+        {.kernel = kHalf, .m = 66, .n = 130, .bias = true, .gap = 62},
+        {.kernel = kHalf, .m = 130, .n = 65, .out_gap = 3}}},
+      {"round_addresses",
+       {},
+       {},
+       {},
+       {{.kernel = kHalf, .m = 9, .n = 64, .bias = true, .out_offset = 1, .out_gap = 2},
+        {.kernel = kHalf, .m = 9, .n = 66, .out_gap = 1},
+        {.kernel = kHalf, .m = 3, .n = 71, .out_offset = 3}}},
+      {"round_bfloat16",
+       {},
+       {},
+       {},
+       {{.kernel = kBfloat16, .m = 20, .n = 129, .bias = true, .gap = 2}}},
   };
 }
 
