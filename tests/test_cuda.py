@@ -178,6 +178,17 @@ def test_the_scratch_stays_within_its_memory(scratch):
     assert torch.allclose(out[rows].float(), want, rtol=2e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(K,), (2, 35, K), (1, 3, 1, 5, K), (2, 0, K)])
+def test_activations_of_any_dimension(weight, shape):
+    a = torch.randn(shape, generator=torch.Generator().manual_seed(1)).half().cuda()
+    want = padmarlin.gemm(a.reshape(-1, K), weight).view(*shape[:-1], N)
+    assert torch.equal(padmarlin.gemm(a, weight), want)
+    pitched = torch.empty(*shape[:-1], K + 24, dtype=a.dtype, device="cuda")[..., :K].copy_(a)
+    assert torch.equal(padmarlin.gemm(pitched, weight), want)
+    out = torch.empty_like(want)
+    assert torch.equal(padmarlin.gemm(a, weight, out=out), want)
+
+
 @pytest.mark.parametrize("m", [1, 16, 33, 128])
 def test_a_graph_replays_the_same_bits_over_dirty_memory(weight, m):
     a, out = activations(m, 1), torch.empty(m, N, dtype=torch.float16, device="cuda")

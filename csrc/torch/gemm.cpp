@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <vector>
 
 #include "core/choice_cache.h"
 #include "core/explain.h"
@@ -31,19 +32,35 @@ struct Call {
   PackedWeight weight;
   const std::optional<Tensor>& bias;
   bool batch_invariant;
+  const Rows rows = rows_of(a);  // of the activations
 
   Argument argument(const char* name, const Tensor& tensor) const {
     return Argument(function, name, tensor);
   }
-  int64_t m() const { return a.size(0); }
+  int64_t m() const { return rows.count; }
 };
 
+// Where the result goes.
+struct Output {
+  Tensor& tensor;
+  const Rows rows = rows_of(tensor);
+};
+
+// That of the activations, with n columns.
+std::vector<int64_t> result_shape(const Call& call) {
+  const auto sizes = call.a.sizes();
+  std::vector<int64_t> shape(sizes.begin(), sizes.end());
+  shape.back() = call.weight.n;
+  return shape;
+}
+
 void check_activations(const Call& call) {
-  call.argument("a", call.a)
-      .is_on_cuda()
-      .has_dim(2)
-      .has_shape({call.m(), call.weight.k}, "(m, k)")
-      .has_contiguous_rows();
+  const auto sizes = call.a.sizes();
+  call.argument("a", call.a).is_on_cuda();
+  STD_TORCH_CHECK(!sizes.empty() && sizes[sizes.size() - 1] == call.weight.k, call.function,
+                  ": a has shape ", shape_text(call.a), ", expected (..., ", call.weight.k,
+                  ") = (..., k)");
+  call.argument("a", call.a).has_contiguous_rows().has_one_row_stride(call.rows);
   check_extent(call.function, "the number of rows of a", call.m(), 0);
   const ScalarType dtype = call.a.scalar_type();
   STD_TORCH_CHECK(dtype == ScalarType::Half || dtype == ScalarType::BFloat16, call.function,
@@ -59,14 +76,16 @@ void check_bias(const Call& call) {
       .is_contiguous();
 }
 
-void check_out(const Call& call, const Tensor& out) {
-  call.argument("out", out)
-      .is_on_device_of(call.a, "a")
-      .has_dtype(call.a.scalar_type())
-      .has_shape({call.m(), call.weight.n}, "(m, n)")
-      .has_contiguous_rows();
-  STD_TORCH_CHECK(row_stride(out) >= call.weight.n, call.function, ": out has row stride ",
-                  row_stride(out), ", expected at least n = ", call.weight.n, ": its rows overlap");
+void check_out(const Call& call, const Output& out) {
+  call.argument("out", out.tensor).is_on_device_of(call.a, "a").has_dtype(call.a.scalar_type());
+  const std::vector<int64_t> shape = result_shape(call);
+  const auto sizes = out.tensor.sizes();
+  STD_TORCH_CHECK(std::equal(sizes.begin(), sizes.end(), shape.begin(), shape.end()), call.function,
+                  ": out has shape ", shape_text(out.tensor), ", expected ",
+                  shape_text(shape.data(), shape.size()), ", that of a with n columns");
+  call.argument("out", out.tensor).has_contiguous_rows().has_one_row_stride(out.rows);
+  STD_TORCH_CHECK(out.rows.stride >= call.weight.n, call.function, ": out has row stride ",
+                  out.rows.stride, ", expected at least n = ", call.weight.n, ": its rows overlap");
 }
 
 void check(const Call& call) {
@@ -76,8 +95,7 @@ void check(const Call& call) {
   check_bias(call);
 }
 
-// Bytes from the first element to that of a row: of 16-bit elements.
-int64_t row_offset(const Tensor& matrix, int64_t row) { return row * row_stride(matrix) * 2; }
+constexpr int64_t kElementBytes = 2;
 
 std::optional<Family> forced_family(const Call& call) {
   const KernelRequest* const request = kernel_request().load(std::memory_order_relaxed);
@@ -101,12 +119,13 @@ bool forbids_scratch(const Call& call, std::optional<Family> forced) {
   return !*permission || (refused && forced != Family::kScratch);
 }
 
-const void* row_pointer(const Tensor& matrix, int64_t row) {
-  return static_cast<const uint8_t*>(matrix.const_data_ptr()) + row_offset(matrix, row);
+const void* activations_from(const Call& call, int64_t row) {
+  return static_cast<const uint8_t*>(call.a.const_data_ptr()) +
+         row * call.rows.stride * kElementBytes;
 }
 
 // A single row has no next one: its odd length must not narrow the copies.
-int64_t pitch(const Call& call, int m) { return m > 1 ? row_stride(call.a) : 0; }
+int64_t pitch(const Call& call, int m) { return m > 1 ? call.rows.stride : 0; }
 
 // Of rows [first, first + m).
 GemmProblem problem_of(const Call& call, int64_t first, int m) {
@@ -117,7 +136,7 @@ GemmProblem problem_of(const Call& call, int64_t first, int m) {
           .bits = static_cast<int>(call.weight.bits),
           .asymmetric = call.weight.zeros.has_value(),
           .gathers = call.weight.columns.has_value(),
-          .copy_bytes = copy_bytes(row_pointer(call.a, first), pitch(call, m), m, call.weight.k),
+          .copy_bytes = copy_bytes(activations_from(call, first), pitch(call, m), m, call.weight.k),
           .batch_invariant = call.batch_invariant,
           .forced = forced,
           .forbids_scratch = forbids_scratch(call, forced)};
@@ -138,33 +157,34 @@ GemmChoice choose(const GemmProblem& problem, const Device& device) {
 }
 
 // Rows [first, first + m) of the output, by a fused kernel.
-void run_fused(const Call& call, Tensor& out, const CurrentDevice& device, int64_t first, int m,
-               const GemmChoice& choice) {
+void run_fused(const Call& call, const Output& out, const CurrentDevice& device, int64_t first,
+               int m, const GemmChoice& choice) {
   // From the caching allocator, per call: freed when this returns, reused in stream order, and
   // part of the graph's own pool during a capture.
   std::optional<Tensor> partials;
   if (const int64_t bytes = partials_bytes(choice); bytes > 0) {
     const auto floats = bytes / static_cast<int64_t>(sizeof(float));
-    partials = torch::stable::new_empty(out, {floats}, ScalarType::Float);
+    partials = torch::stable::new_empty(out.tensor, {floats}, ScalarType::Float);
   }
   void* const stream = device.stream();
   const int counters = num_counters(choice.partition);
 
   GemmArguments arguments = {
-      .a = row_pointer(call.a, first),
+      .a = activations_from(call, first),
       .qweight = static_cast<const uint32_t*>(call.weight.qweight.const_data_ptr()),
       .scales = call.weight.scales.const_data_ptr(),
       .zeros = static_cast<const uint16_t*>(const_data_or_null(call.weight.zeros)),
       .slice_rows = static_cast<const int32_t*>(call.weight.slice_rows.const_data_ptr()),
       .columns = static_cast<const int32_t*>(const_data_or_null(call.weight.columns)),
       .bias = const_data_or_null(call.bias),
-      .out = static_cast<uint8_t*>(out.mutable_data_ptr()) + row_offset(out, first),
+      .out = static_cast<uint8_t*>(out.tensor.mutable_data_ptr()) +
+             first * out.rows.stride * kElementBytes,
       .partials = partials ? static_cast<float*>(partials->mutable_data_ptr()) : nullptr,
       .counters = counters > 0 ? split_counters(call.function, call.a.get_device_index(), stream,
                                                 device.properties().num_sms, counters)
                                : nullptr,
       .lda = pitch(call, m),
-      .ldc = row_stride(out),
+      .ldc = out.rows.stride,
       .m = m,
       .n = static_cast<int>(call.weight.n),
       .k = static_cast<int>(call.weight.k),
@@ -184,7 +204,7 @@ void run_fused(const Call& call, Tensor& out, const CurrentDevice& device, int64
   };
   std::optional<Tensor> aligned;
   if (choice.aligns_activations) {
-    aligned = torch::stable::new_empty(out, {aligned_bytes(arguments) / 2});
+    aligned = torch::stable::new_empty(out.tensor, {aligned_bytes(arguments) / 2});
     void* const scratch = aligned->mutable_data_ptr();
     check_launch(call.function, align_activations(arguments, scratch, stream), described);
     arguments = with_aligned(arguments, scratch);
@@ -205,9 +225,11 @@ int64_t fused_rows(const Call& call, const GemmProblem& problem) {
 }
 
 // Whether the scratch has computed all of `out`.
-bool run_scratch(const Call& call, Tensor& out, const CurrentDevice& device,
+bool run_scratch(const Call& call, const Output& out, const CurrentDevice& device,
                  const GemmProblem& problem, const GemmChoice& choice) {
-  const ScratchCall scratch = {call.a, call.weight, call.bias, out};
+  const Tensor a =
+      call.a.dim() == 2 ? call.a : torch::stable::view(call.a, {call.m(), call.weight.k});
+  const ScratchCall scratch = {a, call.weight, call.bias, out.tensor, out.rows.stride};
   if (multiply_by_scratch(scratch, choice, device.stream())) return true;
   STD_TORCH_CHECK(problem.forced != Family::kScratch, call.function,
                   ": PADMARLIN_KERNEL is 'scratch', but torch refuses a product of ",
@@ -218,7 +240,7 @@ bool run_scratch(const Call& call, Tensor& out, const CurrentDevice& device,
   return false;
 }
 
-void run(const Call& call, Tensor& out) {
+void run(const Call& call, const Output& out) {
   if (call.m() == 0 || call.weight.n == 0) return;
   const CurrentDevice device(call.function, call.a.get_device_index());
   const Device properties = device.properties();
@@ -248,8 +270,8 @@ Tensor gemm(Tensor a, Tensor qweight, Tensor scales, std::optional<Tensor> zeros
                                k,         n,       bits,   front_pad, dequant};
   const Call call = {kFunction, a, weight, bias, batch_invariant};
   check(call);
-  Tensor out = torch::stable::new_empty(a, {call.m(), n});
-  run(call, out);
+  Tensor out = torch::stable::new_empty(a, result_shape(call));
+  run(call, {out});
   return out;
 }
 
@@ -261,8 +283,9 @@ void gemm_out(Tensor out, Tensor a, Tensor qweight, Tensor scales, std::optional
                                k,         n,       bits,   front_pad, dequant};
   const Call call = {kFunction, a, weight, bias, batch_invariant};
   check(call);
-  check_out(call, out);
-  run(call, out);
+  const Output output = {out};
+  check_out(call, output);
+  run(call, output);
 }
 
 }  // namespace padmarlin

@@ -82,14 +82,13 @@ class Chunks {
     if (!multiply(a, corner(weights_, call_.weight.k, columns), corner(products_, rows, columns))) {
       return false;
     }
-    const int64_t ldo = row_stride(call_.out);
     const auto* const bias = static_cast<const uint16_t*>(const_data_or_null(call_.bias));
     const RoundArguments arguments = {
         .products = static_cast<const float*>(products_.const_data_ptr()),
         .bias = bias == nullptr ? nullptr : bias + first,
-        .out = static_cast<uint16_t*>(call_.out.mutable_data_ptr()) + first_row * ldo + first,
+        .out = static_cast<uint16_t*>(call_.out.mutable_data_ptr()) + first_row * call_.ldo + first,
         .ldp = choice_.tile_n,
-        .ldo = ldo,
+        .ldo = call_.ldo,
         .m = rows,
         .n = static_cast<int>(std::min<int64_t>(columns, n - first)),
         .dtype = all_weights_.dtype,

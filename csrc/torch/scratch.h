@@ -10,10 +10,11 @@
 namespace padmarlin {
 
 struct ScratchCall {
-  const Tensor& a;  // (m, k), any row stride
+  const Tensor& a;  // (m, k), any row stride, in two dimensions
   const PackedWeight& weight;
   const std::optional<Tensor>& bias;
-  Tensor& out;  // (m, n), any row stride
+  Tensor& out;  // (m, n)
+  int64_t ldo;  // its row stride
 };
 
 // Computes all of `out` with the chunks of `choice`, on torch's current stream, which `stream` is.

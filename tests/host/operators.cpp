@@ -38,7 +38,7 @@ bool by_chunks(Tensor out, Tensor a, Tensor qweight, Tensor scales, std::optiona
                                .bits = static_cast<int>(bits)};
   const GemmChoice choice =
       scratch::chunks(problem, static_cast<int>(chunk_rows), static_cast<int>(chunk_columns));
-  return multiply_by_scratch({a, weight, bias, out}, choice, nullptr);
+  return multiply_by_scratch({a, weight, bias, out, rows_of(out).stride}, choice, nullptr);
 }
 
 }  // namespace padmarlin

@@ -127,6 +127,64 @@ def test_a_refused_matmul_is_told(library, matmul):
     assert not library.by_chunks(out, a, *operator_arguments(made.packed, None, False), 3, 64)
 
 
+def collapsing(m, k):
+    """The same rows in every arrangement that collapses, and in some that do not."""
+    a = activations(m, k, torch.float16)
+    wide = activations(m, k, torch.float16, gap=5)
+    wide.copy_(a)
+    return {
+        "matrix": (a, True),
+        "pitched": (wide, True),
+        "contiguous": (a.view(2, m // 2, k), True),
+        "pitched in three": (wide.view(2, m // 2, k), True),
+        "of one element each": (wide.view(1, 2, 1, m // 2, 1, k), True),
+        "odd strides of one element": (a.view(m, k).as_strided((1, m, k), (7, k, 1)), True),
+        "transposed": (a.view(2, m // 2, k).transpose(0, 1), False),
+        "a gap in the middle": (
+            wide.as_strided((2, m // 2 - 1, k), (m // 2 * (k + 5), k + 5, 1)),
+            False,
+        ),
+        "columns apart": (a.t().contiguous().t(), False),
+    }
+
+
+@pytest.mark.parametrize("name", collapsing(8, 99))
+def test_activations_of_any_dimension(library, matmul, name):
+    """The fused kernel's stand-in marks exactly the rows that it is told to write."""
+    a, collapses = collapsing(8, 99)[name]
+    made = random_weight(99, 70, group_size=32)
+    arguments = operator_arguments(made.packed, None, False)
+    if not collapses:
+        with pytest.raises(RuntimeError, match=r"padmarlin.gemm: a has stride.*pass a.contiguous"):
+            library.gemm(a, *arguments)
+        return
+    got = library.gemm(a, *arguments)
+    assert got.shape == (*a.shape[:-1], 70) and (got == 4).all()
+    memory = torch.full((8, 75), SENTINEL, dtype=torch.float16)
+    out = memory[:, :70].view(*a.shape[:-1], 70)
+    library.gemm_out(out, a, *arguments)
+    assert (memory[:, :70] == 4).all() and (memory[:, 70:] == SENTINEL).all()
+
+
+def test_an_output_that_does_not_fit_is_refused(library):
+    a = activations(8, 99, torch.float16).view(2, 4, 99)
+    arguments = operator_arguments(random_weight(99, 70, group_size=32).packed, None, False)
+
+    def refused(out, message):
+        with pytest.raises(RuntimeError, match=f"padmarlin.gemm: out {message}"):
+            library.gemm_out(out, a, *arguments)
+
+    refused(torch.empty(8, 70).half(), r"has shape \(8, 70\), expected \(2, 4, 70\)")
+    refused(torch.empty(2, 4, 71).half(), r"has shape \(2, 4, 71\), expected \(2, 4, 70\)")
+    refused(torch.empty(4, 2, 70).half().transpose(0, 1), r"has strides \(70, 140, 1\)")
+    refused(torch.empty(2, 4, 140).half()[..., ::2], "has stride 2 in its last dimension")
+    refused(torch.empty(70).half().expand(2, 4, 70), "has row stride 0, expected at least n = 70")
+    with pytest.raises(RuntimeError, match=r"a has shape \(\), expected \(\.\.\., 99\)"):
+        library.gemm(torch.tensor(1.0).half(), *arguments)
+    with pytest.raises(RuntimeError, match=r"a has shape \(2, 4, 98\), expected \(\.\.\., 99\)"):
+        library.gemm(a[..., :98], *arguments)
+
+
 # The dispatcher, in a process of its own: the variables are read once, and a refusal is remembered.
 # A fused kernel marks its rows with 4.0.
 SCRIPT = """
@@ -147,6 +205,9 @@ def told(bits=4, m=700, pitch=104, invariant=False):
     want = (a.float() @ made.dense.float()).half()
     try:
         got = ops.gemm.default(a, *operator_arguments(made.packed, None, invariant))
+        cube = a[: m // 2 * 2].view(2, m // 2, 100)
+        again = ops.gemm.default(cube, *operator_arguments(made.packed, None, invariant))
+        assert torch.equal(again.view(-1, 130), got[: m // 2 * 2])
     except RuntimeError as error:
         return str(error)
     if (got == 4).all():
@@ -210,7 +271,7 @@ def test_a_measurement_takes_the_scratch_from_its_row_on(library):
     (line,) = run_alone(code)
     assert line == "fused fused scratch scratch fused fused"
     (line,) = run_alone(code, PADMARLIN_SCRATCH="0")
-    assert line == "fused " * 5 + "fused"
+    assert line == " ".join(["fused"] * 6)
     (line,) = run_alone("print(told(8, 500, invariant=True))")
     assert line == "fused"
 
