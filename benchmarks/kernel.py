@@ -46,6 +46,9 @@ def widest_copy(m: int, weight: padmarlin.PaddedWeight) -> int:
 
 
 def chosen(text: str) -> list[str]:
-    """Kernel, tile, schedule and prediction out of the explanation."""
-    found = dict(re.findall(r"^  (kernel|tile|schedule|predicted) +(.*)$", text, re.MULTILINE))
-    return [found[name] for name in ("kernel", "tile", "schedule", "predicted") if name in found]
+    """Kernel, tile and schedule (or the scratch's chunks) and prediction out of the explanation."""
+    found = dict(
+        re.findall(r"^  (kernel|tile|chunks|schedule|predicted) +(.*)$", text, re.MULTILINE)
+    )
+    names = ("kernel", "tile", "chunks", "schedule", "predicted")
+    return [found[name] for name in names if name in found]

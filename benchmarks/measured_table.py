@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks.crossover import Sample, crossover, gains
+from benchmarks.crossover import Sample, starts
 
 HEADER = Path(__file__).resolve().parents[1] / "csrc" / "core" / "measured.h"
 
 _TABLE = re.compile(r"(kRows\[\] = \{\n    \{\},[^\n]*\n)(.*?)(\};\n)", re.DOTALL)
 _ROW = re.compile(
-    r"    \{(\d+), (\d+), (\d+), (\d+), (true|false), (\d+|kNever), "
+    r"    \{(\d+), (\d+), (\d+), (\d+), (true|false), (\d+|kNever), (\d+|kNever), "
     r'"([\w-]+)", "(\w+)", "([\w.-]+)"\},  // (.+)'
 )
 
@@ -29,6 +29,7 @@ class TableRow:
     bits: int
     aligns: bool
     wgmma_from: int | None  # None: kNever
+    scratch_from: int | None
     date: str
     commit: str
     file: str
@@ -37,9 +38,10 @@ class TableRow:
     def text(self) -> str:
         numbers = f"{self.architecture}, {self.num_sms}, {self.dram_gbps}, {self.bits}"
         flag = str(self.aligns).lower()
-        start = "kNever" if self.wgmma_from is None else self.wgmma_from
+        found = (self.wgmma_from, self.scratch_from)
+        begin = ", ".join("kNever" if start is None else str(start) for start in found)
         texts = ", ".join(f'"{text}"' for text in (self.date, self.commit, self.file))
-        return f"    {{{numbers}, {flag}, {start}, {texts}}},  // {self.gpu}\n"
+        return f"    {{{numbers}, {flag}, {begin}, {texts}}},  // {self.gpu}\n"
 
     def replaces(self, other: TableRow) -> bool:
         """Whether find_measurement would take one for the other."""
@@ -58,15 +60,15 @@ def rows_of(samples: list[Sample], file: str) -> tuple[list[TableRow], list[str]
     ):
         own = list(group)
         try:
-            start = crossover(gains(own))
+            found = starts(own)
         except ValueError as error:
             reasons.append(f"no row for {bits} bits{', act-order' * act_order}: {error}")
             continue
         one = own[0]
         rows.append(
             TableRow(
-                one.architecture, one.num_sms, one.dram_gbps, bits, act_order, start,
-                one.date[:10], one.commit or "unknown", file, one.gpu,
+                one.architecture, one.num_sms, one.dram_gbps, bits, act_order,
+                found.wgmma, found.scratch, one.date[:10], one.commit or "unknown", file, one.gpu,
             )
         )  # fmt: skip
     return rows, reasons
@@ -85,10 +87,9 @@ def read_rows(header: Path = HEADER) -> list[TableRow]:
         found = _ROW.fullmatch(line)
         if found is None:
             raise ValueError(f"{header}: {line!r} is no row of the table; undo that edit")
-        *numbers, flag, start, date, commit, file, gpu = found.groups()
-        own_start = None if start == "kNever" else int(start)
-        row = TableRow(*map(int, numbers), flag == "true", own_start, date, commit, file, gpu)
-        rows.append(row)
+        *numbers, flag, wgmma, scratch, date, commit, file, gpu = found.groups()
+        begin = (None if start == "kNever" else int(start) for start in (wgmma, scratch))
+        rows.append(TableRow(*map(int, numbers), flag == "true", *begin, date, commit, file, gpu))
     return rows
 
 

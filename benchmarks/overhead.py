@@ -55,7 +55,7 @@ def build(name: str) -> Path:
         str(SOURCES / f"{name}.cpp"), f"-L{home / 'lib'}", "-ltorch_cpu",
     ]  # fmt: skip
     texts = sorted([*SOURCES.rglob("*.*"), *(ROOT / "csrc").rglob("*.h")])
-    texts.append(ROOT / "csrc" / "torch" / "gemm.cpp")
+    texts += sorted((ROOT / "csrc" / "torch").glob("*.cpp"))
     content = "".join(map(str, command)) + torch.__version__
     digest = hashlib.sha256(content.encode() + b"".join(t.read_bytes() for t in texts))
     library = ROOT / "build" / "overhead" / f"{name}-{digest.hexdigest()[:16]}.so"

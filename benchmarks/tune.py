@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures from how many rows on the wgmma kernel beats the mma kernel: python benchmarks/tune.py.
+"""Measures from how many rows on which kernel family is the fastest: python benchmarks/tune.py.
 
-Both families are forced in turn on the same weights, by the method of benchmarks/run.py: right
-first, captured graphs, cold weights, interleaved. The rows for csrc/core/measured.h are printed,
-and with --write put there. Without a GPU nothing is measured; --results reads an earlier run's.
+The families (mma, on sm_90 wgmma, scratch) are forced in turn on the same weights, by the method of
+benchmarks/run.py: right first, captured graphs, cold weights, interleaved. The rows for
+csrc/core/measured.h are printed, and with --write put there. Without a GPU nothing is measured;
+--results reads an earlier run's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ sys.path.insert(0, str(ROOT))  # run as a file, it finds neither benchmarks nor 
 import torch  # noqa: E402
 
 from benchmarks.cases import Case, Coding, parse_m  # noqa: E402
-from benchmarks.crossover import FAMILIES, OK, Sample, append, gains, read  # noqa: E402
+from benchmarks.crossover import OK, Sample, append, families_of, read, starts  # noqa: E402
 from benchmarks.device import CudaDevice  # noqa: E402
 from benchmarks.limits import case_limit_us  # noqa: E402
 from benchmarks.measured_table import rows_of, write_rows  # noqa: E402
@@ -80,8 +81,12 @@ class Tuner:
     seconds_per_case: float = SECONDS_PER_CASE
     clock: Callable[[], float] = time.monotonic
 
+    @property
+    def families(self) -> tuple[str, ...]:
+        return families_of(self.numbers[0])
+
     def samples(self, part: Part, coding: Coding, ms: tuple[int, ...]) -> Iterator[list[Sample]]:
-        """Those of both families, M by M."""
+        """Those of all families, M by M."""
         weight = random_weight(Case(part, ms[0], coding), self.device.name)
         dense = weight.dense()
         count = num_copies(weight.case.weight_bytes, self.device.l2_bytes)
@@ -89,7 +94,7 @@ class Tuner:
         for m in ms:
             case = Case(part, m, coding)
             outcomes = self.measure(case, operands, dense)
-            yield [self.sample(case, family, outcomes[family]) for family in FAMILIES]
+            yield [self.sample(case, family, outcomes[family]) for family in self.families]
 
     def measure(
         self, case: Case, operands: list[Operand], dense: torch.Tensor
@@ -98,7 +103,7 @@ class Tuner:
         reference = product(a, dense)
         outcomes: dict[str, Outcome] = {}
         running: dict[str, Timed] = {}
-        for family in FAMILIES:
+        for family in self.families:
             self.force(family)
             try:
                 timed = capture(self.device, operands, a, case_limit_us(self.gpu, case))
@@ -143,13 +148,13 @@ def run(tuner: Tuner, ms: tuple[int, ...], path: Path) -> list[Sample]:
     done: list[Sample] = []
     for part, bits, act_order in all_of(parts(), (4, 8), (False, True)):
         coding = Coding(bits=bits, act_order=act_order)
-        for both in tuner.samples(part, coding, ms):
-            append(path, both)
-            done += both
+        for of_m in tuner.samples(part, coding, ms):
+            append(path, of_m)
+            done += of_m
             said = ", ".join(
-                f"{s.family} {s.status if s.us is None else f'{s.us:.2f} us'}" for s in both
+                f"{s.family} {s.status if s.us is None else f'{s.us:.2f} us'}" for s in of_m
             )
-            print(f"{both[0].name.rpartition(' ')[0]}: {said}", flush=True)
+            print(f"{of_m[0].name.rpartition(' ')[0]}: {said}", flush=True)
         if tuner.device.name == "cuda":
             torch.cuda.empty_cache()
     return done
@@ -160,12 +165,18 @@ def report(samples: list[Sample], path: Path, write: bool) -> int:
     for kind in sorted({sample.kind for sample in samples}):
         own = [sample for sample in samples if sample.kind == kind]
         try:
-            by_m = gains(own)
+            found = starts(own)
         except ValueError:
             continue  # rows_of says why
-        print(f"\n{kind[0]} bits{', act-order' * kind[1]}: mma / wgmma, mean (least, most)")
-        for m, gain in by_m.items():
-            print(f"  M {m:5}  {gain.mean:.3f}  ({gain.least:.3f}, {gain.most:.3f})")
+        for over, by_m in (
+            ("mma / wgmma", found.wgmma_gains),
+            ("fused / scratch", found.scratch_gains),
+        ):
+            if not by_m:
+                continue
+            print(f"\n{kind[0]} bits{', act-order' * kind[1]}: {over}, mean (least, most)")
+            for m, gain in by_m.items():
+                print(f"  M {m:5}  {gain.mean:.3f}  ({gain.least:.3f}, {gain.most:.3f})")
     rows, reasons = rows_of(samples, path.name)
     print("\nrows of csrc/core/measured.h:")
     print("".join(row.text() for row in rows), end="")
@@ -181,14 +192,10 @@ def report(samples: list[Sample], path: Path, write: bool) -> int:
 
 
 def measure(args: argparse.Namespace) -> int:
-    architecture, num_sms, dram_gbps = device_numbers(torch.cuda.current_device())
-    if architecture != 90:
-        print(f"sm_{architecture} has one kernel family, mma.sync: there is nothing to choose.")
-        return 0
+    numbers = device_numbers(torch.cuda.current_device())
     device = CudaDevice()
     rates = measure_rates(device)
     machine = device.machine(rates, collect())
-    numbers = (architecture, num_sms, dram_gbps)
     tuner = Tuner(device, rates.gpu(machine.gpu), machine, numbers, force_kernel)
     folder, stem = output(args, machine)
     path = folder / f"{stem}_tune.jsonl"

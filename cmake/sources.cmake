@@ -9,6 +9,7 @@ set(PADMARLIN_SOURCES
   csrc/cuda/instances/gemm_half_w4.cu
   csrc/cuda/instances/gemm_half_w8.cu
   csrc/cuda/repack.cu
+  csrc/cuda/round.cu
   csrc/cuda/wgmma/wgmma.cu
   csrc/torch/dequantize.cpp
   csrc/torch/device.cpp
@@ -17,6 +18,7 @@ set(PADMARLIN_SOURCES
   csrc/torch/gemm.cpp
   csrc/torch/library.cpp
   csrc/torch/repack.cpp
+  csrc/torch/scratch.cpp
   csrc/torch/workspace.cpp
 )
 

@@ -91,12 +91,13 @@ def explain_gemm(
 
 
 def force_kernel(name: str) -> None:
-    """``PADMARLIN_KERNEL`` = `name` for all further calls of this process: "auto", "mma" or
-    "wgmma". For programs that measure; a captured graph keeps the kernels it has."""
+    """``PADMARLIN_KERNEL`` = `name` for all further calls of this process: "auto", "mma",
+    "wgmma" or "scratch". For programs that measure; a captured graph keeps the kernels it has."""
     function = _library("force_kernel").padmarlin_force_kernel
     function.restype = ctypes.c_bool
     if not function(name.encode()):
-        raise ValueError(refusal("force_kernel", "name", repr(name), "'auto', 'mma' or 'wgmma'"))
+        expected = "'auto', 'mma', 'wgmma' or 'scratch'"
+        raise ValueError(refusal("force_kernel", "name", repr(name), expected))
 
 
 def device_numbers(index: int) -> tuple[int, int, int]:

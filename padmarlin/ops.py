@@ -6,6 +6,9 @@ CUDA implementations of the same operators. Callers want :mod:`padmarlin.functio
 :mod:`padmarlin.formats`, whose errors speak their language; the checks here only keep every
 memory access in bounds.
 
+``gemm`` and ``gemm_out`` take ``a`` (..., k) and give (..., n); on CUDA the rows of each must have
+one stride, with adjacent elements.
+
 Shapes, for a weight of k x n codes (``docs/layout.md``):
     qweight     int32 (padded_n / 64, padded_k / 64, 128 * bits)
     scales      fp16 or bf16 (scale_rows, padded_n)
@@ -70,7 +73,7 @@ def _check_gemm(
     front_pad: int,
     dequant: int,
 ) -> None:
-    _expect(a.dim() == 2 and a.shape[1] == k, "gemm.a", tuple(a.shape), f"(m, {k})")
+    _expect(a.dim() > 0 and a.shape[-1] == k, "gemm.a", tuple(a.shape), f"(..., {k})")
     _check_weight(
         "gemm", a.dtype, qweight, scales, zeros, slice_rows, columns, k, n, bits, front_pad,
         dequant,
@@ -132,10 +135,8 @@ def _check_weight(
         None if columns is None else (columns.dtype, tuple(columns.shape)),
         f"int32 ({padded_k},) or None",
     )
-    fits = columns is not None or front_pad + k <= padded_k
-    _expect(
-        0 <= front_pad < TILE and fits, f"{op}.front_pad", front_pad, f"k within {padded_k} rows"
-    )
+    fits = 0 <= front_pad < TILE and front_pad + k <= padded_k
+    _expect(fits, f"{op}.front_pad", front_pad, f"k = {k} rows behind it within {padded_k}")
     _expect(
         dequant in tuple(Dequant)
         and (dequant != Dequant.WIDE or zeros is not None)
@@ -153,7 +154,8 @@ def _gemm_cpu(
 ):  # fmt: skip
     weight = (qweight, scales, zeros, slice_rows, columns, bias, k, n, bits, front_pad, dequant)
     _check_gemm(a, *weight)
-    return reference.gemm(a, *weight, batch_invariant)
+    rows = a if a.dim() == 2 else a.reshape(-1, k)
+    return reference.gemm(rows, *weight, batch_invariant).view(*a.shape[:-1], n)
 
 
 @torch.library.impl(_library, "gemm_out", "CPU")
@@ -169,7 +171,7 @@ def _gemm_fake(
     _check_gemm(
         a, qweight, scales, zeros, slice_rows, columns, bias, k, n, bits, front_pad, dequant
     )
-    return a.new_empty((a.shape[0], n))
+    return a.new_empty((*a.shape[:-1], n))
 
 
 @torch.library.register_fake("padmarlin::gemm_out", lib=_library)

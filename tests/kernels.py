@@ -199,6 +199,23 @@ class EmulatedRun:
             options=native.LaunchOptions(seed=self.seed, resident_blocks=self.resident_blocks),
         )
 
+    def round(self, products: Tensor, bias: Tensor | None = None, *, out: Tensor) -> None:
+        """products + bias, rounded once into `out`, both of any row stride."""
+        native = emulator()
+        dtypes = {torch.float16: native.Dtype.HALF, torch.bfloat16: native.Dtype.BFLOAT16}
+        m, n = out.shape
+        native.round(
+            products=products.data_ptr(),
+            bias=_address(bias),
+            out=out.data_ptr(),
+            ldp=products.stride(0),
+            ldo=out.stride(0) if m > 1 else n,
+            m=m,
+            n=n,
+            dtype=dtypes[out.dtype],
+            options=native.LaunchOptions(seed=self.seed, resident_blocks=self.resident_blocks),
+        )
+
     def repack(
         self,
         words: Tensor,

@@ -13,11 +13,13 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 import padmarlin
+from padmarlin._extension import force_kernel
 from padmarlin.layout import Dequant
 from padmarlin.packing import Packing, packs
 from tests.weights import RandomWeight, random_weight, random_words
@@ -89,6 +91,16 @@ def problems() -> Iterator[Problem]:
         yield Problem(m, 64 * 40 - 3, 321, bits=8, batch_invariant=True)
 
 
+def scratch_problems() -> Iterator[Problem]:
+    """For the scratch, which is forced: both rounding kernels, a front pad, a gather, odd pitches.
+    Every dequantize kernel is the same as padmarlin.dequantize's, which the suite covers."""
+    for dtype, bits, n in itertools.product((torch.float16, torch.bfloat16), (4, 8), (64, 67)):
+        yield Problem(70, 130, n, bits, 32, dtype=dtype, symmetric=bits == 4)
+    yield Problem(9, 115, 129, group_size=16, k_start=3, pitch=2)
+    yield Problem(70, 300, 130, group_size=24, act_order=True, symmetric=False)
+    yield Problem(1, 1, 1, group_size=-1)
+
+
 def run(problem: Problem, device: str) -> Dequant:
     """Multiplies, checks the result, and says which dequantization that took."""
     made = problem.weight()
@@ -106,6 +118,15 @@ def run(problem: Problem, device: str) -> Dequant:
     if not error <= limit:
         sys.exit(f"sanitize: {problem}: error {error:.3e}, limit {limit:.3e}")
     return made.packed.dequant
+
+
+@contextmanager
+def forced_scratch() -> Iterator[None]:
+    force_kernel("scratch")
+    try:
+        yield
+    finally:
+        force_kernel("auto")
 
 
 def repack(packing: Packing, bits: int, pads: bool, device: str) -> None:
@@ -130,6 +151,10 @@ def main() -> None:
     device = parser.parse_args().device
     todo = list(problems())
     kinds = {(problem.bits, run(problem, device)) for problem in todo}
+    by_scratch = list(scratch_problems())
+    with forced_scratch() if device == "cuda" else nullcontext():
+        for problem in by_scratch:
+            run(problem, device)
     if len(kinds) != 5:
         sys.exit(f"sanitize: {sorted(kinds)} occurred, expected five (bits, dequantization)")
     repackings = [
@@ -139,7 +164,8 @@ def main() -> None:
     ]
     for repacking in repackings:
         repack(*repacking, device)
-    print(f"sanitize: {len(todo)} products and {len(repackings)} repackings on {device}, all right")
+    products = len(todo) + len(by_scratch)
+    print(f"sanitize: {products} products and {len(repackings)} repackings on {device}, all right")
 
 
 main()

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import padmarlin
+from padmarlin._extension import force_kernel
 from tests.kernels import cuda_skip_reason
 from tests.weights import random_weight
 
@@ -66,6 +67,126 @@ def test_dequantize_is_exact(dtype, bits, symmetric, scale, more):
         )
         dirty_memory()
         assert torch.equal(padmarlin.dequantize(made.packed.to("cuda")).cpu(), made.dense), (k, n)
+
+
+@pytest.fixture
+def scratch():
+    """Every call through the scratch, as PADMARLIN_KERNEL=scratch."""
+    force_kernel("scratch")
+    yield
+    force_kernel("auto")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("more", [{}, {"k_start": 40}, {"act_order": True}], ids=str)
+def test_the_scratch_adds_in_fp32_and_rounds_once(scratch, dtype, bits, symmetric, more):
+    for m, k, n, pitch in [(1, 130, 72, 0), (70, 203, 75, 0), (33, 203, 75, 5), (700, 64, 1, 0),
+                           (9, 1, 65, 0), (300, 8192, 520, 8)]:  # fmt: skip
+        made = random_weight(
+            k, n, bits=bits, group_size=32, symmetric=symmetric, dtype=dtype, **more
+        )
+        generator = torch.Generator().manual_seed(m)
+        a = torch.randn(m, k + pitch, generator=generator).to(dtype)[:, :k]
+        bias = torch.randn(n, generator=generator).to(dtype)
+        out = torch.full((m, n + 3), 7.0, dtype=dtype, device="cuda")
+        there = torch.empty(m, k + pitch, dtype=dtype, device="cuda")[:, :k].copy_(a)
+        dirty_memory()
+        padmarlin.gemm(there, made.packed.to("cuda"), bias.cuda(), out=out[:, :n])
+        assert (out[:, n:] == 7).all(), (m, k, n)
+        exact = a.double() @ made.dense.double() + bias.double()
+        rounded = exact.to(dtype).double()  # what one rounding leaves, but for the fp32 sums
+        error = (out[:, :n].cpu().double() - exact).norm()
+        assert error <= 1.05 * (rounded - exact).norm() + 1e-6 * exact.norm(), (
+            m,
+            k,
+            n,
+            float(error),
+        )
+
+
+@pytest.mark.parametrize("dtype, name", [(torch.float16, "fp16"), (torch.bfloat16, "bf16")])
+def test_the_scratch_does_not_add_in_16_bits_whatever_torch_allows(scratch, dtype, name):
+    """Sums of parts of K are integers of some 4000: rounding one to 16 bits would show."""
+    made = random_weight(65536, 64, group_size=-1, scale=1.0, integers=True, dtype=dtype)
+    weight = made.packed.to("cuda")
+    a = torch.randint(-30, 31, (64, 65536), generator=torch.Generator().manual_seed(1)).to(dtype)
+    exact = (a.double() @ made.dense.double()).to(dtype)
+    flag = f"allow_{name}_reduced_precision_reduction"
+    before = getattr(torch.backends.cuda.matmul, flag)
+    try:
+        for allowed in (True, False):
+            setattr(torch.backends.cuda.matmul, flag, allowed)
+            assert torch.equal(padmarlin.gemm(a.cuda(), weight).cpu(), exact), allowed
+    finally:
+        setattr(torch.backends.cuda.matmul, flag, before)
+
+
+def test_the_scratch_under_settings_that_forbid_it(weight, scratch):
+    a = activations(70, 1)
+    torch.backends.cuda.matmul.allow_fp16_accumulation = True
+    try:
+        with pytest.raises(RuntimeError, match="torch refuses a product of float16"):
+            padmarlin.gemm(a, weight)
+    finally:
+        torch.backends.cuda.matmul.allow_fp16_accumulation = False
+    assert padmarlin.gemm(a, weight).isfinite().all()
+
+
+def test_the_scratch_in_graphs_and_on_streams(weight, scratch):
+    a, out = activations(70, 1), torch.empty(70, N, dtype=torch.float16, device="cuda")
+    graph = captured(a, weight, out)
+    streams = [torch.cuda.Stream() for _ in range(3)]
+    for seed in range(20):
+        a.copy_(activations(70, seed))
+        want = padmarlin.gemm(a, weight)
+        dirty_memory()
+        out.fill_(float("nan"))
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(out, want), seed
+        got = []
+        for stream in streams:
+            with torch.cuda.stream(stream):
+                got.append(padmarlin.gemm(a, weight))
+        torch.cuda.synchronize()
+        assert all(torch.equal(one, want) for one in got), seed
+
+
+def test_the_scratch_never_waits(weight, scratch):
+    a = activations(70, 1)
+    padmarlin.gemm(a, weight)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        padmarlin.gemm(a, weight)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_scratch_stays_within_its_memory(scratch):
+    made = random_weight(4096, 20_000, group_size=128).packed.to("cuda")
+    a = torch.randn(9000, 4096, device="cuda").half()
+    out = torch.empty(9000, 20_000, dtype=torch.float16, device="cuda")
+    padmarlin.gemm(a[:64], made, out=out[:64])  # cuBLAS's own workspace
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    padmarlin.gemm(a, made, out=out)
+    assert torch.cuda.max_memory_allocated() - before <= (256 + 64 + 1) << 20
+    rows = torch.tensor([0, 4000, 8999], device="cuda")
+    want = a[rows].float() @ padmarlin.dequantize(made).float()
+    assert torch.allclose(out[rows].float(), want, rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(K,), (2, 35, K), (1, 3, 1, 5, K), (2, 0, K)])
+def test_activations_of_any_dimension(weight, shape):
+    a = torch.randn(shape, generator=torch.Generator().manual_seed(1)).half().cuda()
+    want = padmarlin.gemm(a.reshape(-1, K), weight).view(*shape[:-1], N)
+    assert torch.equal(padmarlin.gemm(a, weight), want)
+    pitched = torch.empty(*shape[:-1], K + 24, dtype=a.dtype, device="cuda")[..., :K].copy_(a)
+    assert torch.equal(padmarlin.gemm(pitched, weight), want)
+    out = torch.empty_like(want)
+    assert torch.equal(padmarlin.gemm(a, weight, out=out), want)
 
 
 @pytest.mark.parametrize("m", [1, 16, 33, 128])

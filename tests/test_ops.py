@@ -90,6 +90,31 @@ def test_compile_with_out(made, a):
     assert torch.equal(out, padmarlin.gemm(a, made.packed))
 
 
+@pytest.mark.parametrize("shape", [(K,), (2, 5, K), (3, 1, 2, K), (0, 4, K), (2, 0, K)])
+def test_activations_of_any_dimension(made, shape):
+    a = torch.randn(shape, generator=torch.Generator().manual_seed(1)).half()
+    want = padmarlin.gemm(a.reshape(-1, K), made.packed).view(*shape[:-1], N)
+    raw = arguments(made)
+    assert torch.equal(torch.ops.padmarlin.gemm(a, *raw), want)
+    out = torch.empty_like(want)
+    torch.ops.padmarlin.gemm_out(out, a, *raw)
+    assert torch.equal(out, want)
+    assert torch.equal(padmarlin.gemm(a, made.packed), want)
+    meta = [v.to("meta") if isinstance(v, torch.Tensor) else v for v in raw]
+    assert torch.ops.padmarlin.gemm(a.to("meta"), *meta).shape == want.shape
+    if len(shape) > 2:
+        torch.library.opcheck(torch.ops.padmarlin.gemm.default, [a, *raw])
+    strided = torch.stack([a, a], dim=-1)[..., 0]  # not contiguous: rows are copied first
+    assert torch.equal(padmarlin.gemm(strided, made.packed), want)
+
+
+def test_a_scalar_is_refused(made):
+    for device in ("cpu", "meta"):
+        raw = [v.to(device) if isinstance(v, torch.Tensor) else v for v in arguments(made)]
+        with pytest.raises(ValueError, match=r"gemm: a: got \(\), expected \(\.\.\., "):
+            torch.ops.padmarlin.gemm(torch.tensor(1.0, device=device).half(), *raw)
+
+
 def test_autograd_through_the_raw_operator_is_refused(made, a):
     with pytest.raises(RuntimeError, match="no_grad"):
         torch.ops.padmarlin.gemm(a.clone().requires_grad_(), *arguments(made)).sum().backward()

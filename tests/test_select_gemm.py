@@ -229,15 +229,15 @@ def test_committed_measurements_name_their_results():
     results = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
     keys = [row[:5] for row in native.measured]
     assert len(set(keys)) == len(keys), "two rows of one GPU and kind of weight"
-    for *_, wgmma_from, file in native.measured:
-        assert wgmma_from >= 1
+    for *_, wgmma_from, scratch_from, file in native.measured:
+        assert wgmma_from >= 1 and scratch_from >= 1
         assert (results / file).is_file(), file
 
 
 def test_a_forced_kernel_is_taken_whatever_is_measured_or_predicted():
     gpu = device("h200", wgmma=True)
     for m, table in itertools.product(ROWS, ([], [h200_row(wgmma_from=1)])):
-        for family in (native.Family.MMA, native.Family.WGMMA):
+        for family in (native.Family.MMA, native.Family.WGMMA, native.Family.SCRATCH):
             asked = problem(m, 8192, 8192, forced=family)
             assert native.is_allowed(asked, gpu)
             assert native.choose(asked, gpu, table).family == family
@@ -272,7 +272,7 @@ def test_the_explanation_says_what_decided():
     assert {row, "wgmma      chosen"} <= set(said(48, measured))
     never = said(48, [h200_row(wgmma_from=native.kNever)])
     assert {row, "wgmma      never (a measurement)"} <= set(never)
-    only = "chosen by  no other kernel can serve this"
+    only = "chosen by  the only fused kernel that can serve this"
     assert only in said(48, measured, gpu=device("a100", wgmma=True))
     assert only in said(48, measured, batch_invariant=True)
     forced = said(48, measured, forced=native.Family.MMA)
@@ -280,6 +280,87 @@ def test_the_explanation_says_what_decided():
     assert "wgmma      from M = 48 on (a measurement)" in forced
     refused = said(48, gpu=device("a100", wgmma=True), forced=native.Family.WGMMA)
     assert refused[0].startswith("PADMARLIN_KERNEL=wgmma: refused: not on sm_80")
+
+
+def test_the_scratch_is_taken_where_a_measurement_says_so_and_from_there_on():
+    for name, wgmma in [("h200", True), ("h200", False), ("a100", False), ("b200", False)]:
+        known = native.named_devices[name]
+        gpu = device(name, wgmma=wgmma)
+        for scratch_from, wgmma_from in itertools.product(
+            (1, 40, 1000, native.kNever), (1, 33, 4096, native.kNever)
+        ):
+            row = native.Measurement(
+                architecture=known.architecture, num_sms=known.num_sms,
+                dram_gbps=known.dram_gbps, wgmma_from=wgmma_from, scratch_from=scratch_from,
+            )  # fmt: skip
+            for m in sorted({*ROWS, 39, 40, 999}):
+                family = native.choose(problem(m, 8192, 8192), gpu, [row]).family
+                expected = native.Family.WGMMA if wgmma and m >= wgmma_from else native.Family.MMA
+                if m >= scratch_from:
+                    expected = native.Family.SCRATCH
+                assert family == expected, (name, wgmma, scratch_from, wgmma_from, m)
+
+
+def test_the_scratch_is_never_taken_without_a_measurement_or_against_a_ban():
+    for name, m in itertools.product(DEVICES, ROWS):
+        for more in ({}, {"gathers": True}, {"batch_invariant": True}):
+            choice = native.choose(problem(m, 8192, 8192, **more), device(name, wgmma=True))
+            assert choice.family != native.Family.SCRATCH
+    gpu = device("h200", wgmma=True)
+    table = [h200_row(scratch_from=1)]
+    assert native.choose(problem(1, 64, 64), gpu, table).family == native.Family.SCRATCH
+    for more in ({"forbids_scratch": True}, {"batch_invariant": True}):
+        choice = native.choose(problem(1000, 8192, 8192, **more), gpu, table)
+        assert choice.family != native.Family.SCRATCH, more
+        forced = problem(1000, 8192, 8192, **more, forced=native.Family.SCRATCH)
+        assert not native.is_allowed(forced, gpu), more
+    why = native.why_not_forced(
+        problem(1, 64, 64, forbids_scratch=True, forced=native.Family.SCRATCH), gpu
+    )
+    assert why == "forbidden by PADMARLIN_SCRATCH=0"
+    # 64 columns of it have more than the scratch may have.
+    long = problem(1000, 2**21 + 64, 64, forced=native.Family.SCRATCH)
+    assert not native.is_allowed(long, gpu)
+    assert "not for K = 2097216" in native.why_not_forced(long, gpu)
+    assert native.choose(long, gpu, table).family != native.Family.SCRATCH
+    assert native.is_allowed(problem(1, 2**21, 64, forced=native.Family.SCRATCH), gpu)
+
+
+def test_the_scratch_is_explained():
+    gpu = device("a100")
+
+    def said(m, table=(), **more):
+        text = native.explain(problem(m, 8192, 8192, **more), gpu, list(table))
+        return [line.strip() for line in text.splitlines()]
+
+    assert "scratch    only where a measurement says so, and there is none" in said(4096)
+    known = native.named_devices["a100"]
+    row = native.Measurement(
+        architecture=80, num_sms=known.num_sms, dram_gbps=known.dram_gbps,
+        wgmma_from=native.kNever, scratch_from=1024,
+    )  # fmt: skip
+    assert "scratch    from M = 1024 on (a measurement)" in said(1023, [row])
+    at = said(1024, [row])
+    assert (
+        "scratch    chosen" in at and "chosen by  a measurement, 2026-01-01 at abc: made_up" in at
+    )
+    (chunks,) = (line for line in at if line.startswith("chunks"))
+    (buffers,) = (line for line in at if line.startswith("buffers"))
+    choice = native.choose(problem(1024, 8192, 8192), gpu, [row])
+    assert f"{choice.tile_m} x {choice.tile_n} (M x N)" in chunks
+    weights, products = native.scratch_bytes(problem(1024, 8192, 8192), choice)
+    assert buffers.endswith(
+        f"{weights / 1e6:.1f} MB of weights, {products / 1e6:.1f} MB of products"
+    )
+    assert not any(line.startswith(("tile", "schedule", "workspace")) for line in at)
+    us = native.predicted_scratch_us(problem(1024, 8192, 8192), gpu, choice)
+    assert any(line.startswith(f"predicted  {us:.1f} us: dequantizing") for line in at)
+    assert "scratch    forbidden by PADMARLIN_SCRATCH=0" in said(4096, [row], forbids_scratch=True)
+    assert any("not with batch_invariant" in x for x in said(4096, [row], batch_invariant=True))
+    forced = said(16, forced=native.Family.SCRATCH)
+    assert {"chosen by  PADMARLIN_KERNEL=scratch", "scratch    chosen"} <= set(forced)
+    refused = said(16, forced=native.Family.SCRATCH, batch_invariant=True)
+    assert refused[0].startswith("PADMARLIN_KERNEL=scratch: refused: not with batch_invariant")
 
 
 def test_wgmma_aligns_what_its_copies_cannot_read():
@@ -311,7 +392,7 @@ def test_a_remembered_choice_is_the_choice():
         (problem(m, k, n, batch_invariant=invariant, forced=forced), device(name, wgmma=True))
         for (k, n), m in itertools.product(RAGGED, (1, 16, 64))
         for invariant in (False, True)
-        for forced in (None, native.Family.MMA, native.Family.WGMMA)
+        for forced in (None, native.Family.MMA, native.Family.WGMMA, native.Family.SCRATCH)
         for name in ("h200", "l40s")
     ]
     for _ in range(2):

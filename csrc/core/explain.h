@@ -25,6 +25,9 @@ inline std::string describe_kernel(const GemmChoice& choice) {
   if (choice.family == Family::kWgmma) {
     return formatted("wgmma (sm_90a), %d threads", choice.threads);
   }
+  if (choice.family == Family::kScratch) {
+    return "weights dequantized into a scratch, then torch's matmul, fp32 products rounded once";
+  }
   return formatted("mma.sync (sm_80 and up), %d threads: %d warp(s) along N, %d along K",
                    choice.threads, choice.shape.column_warps, choice.shape.k_groups);
 }
@@ -46,17 +49,25 @@ inline std::string describe_partition(const GemmChoice& choice) {
 
 // One line for logs and tests.
 inline std::string describe(const GemmChoice& choice) {
+  if (choice.family == Family::kScratch) {
+    return formatted("%d x %d chunks, scratch", choice.tile_m, choice.tile_n);
+  }
   return formatted("%d x %d tiles, %s; %s", choice.tile_m, choice.tile_n,
                    describe_kernel(choice).c_str(), describe_partition(choice).c_str());
+}
+
+// As PADMARLIN_KERNEL has it.
+constexpr const char* family_name(Family family) {
+  return family == Family::kWgmma ? "wgmma" : family == Family::kScratch ? "scratch" : "mma";
 }
 
 // What decided between the families.
 inline std::string describe_reason(const FamilyChoice& chosen) {
   switch (chosen.reason) {
     case Reason::kOnlyOne:
-      return "no other kernel can serve this";
+      return "the only fused kernel that can serve this";
     case Reason::kForced:
-      return formatted("PADMARLIN_KERNEL=%s", chosen.family == Family::kWgmma ? "wgmma" : "mma");
+      return formatted("PADMARLIN_KERNEL=%s", family_name(chosen.family));
     case Reason::kPredicted:
       return "a prediction: nobody has measured this GPU and kind of weight";
     case Reason::kMeasured:
@@ -68,6 +79,14 @@ inline std::string describe_reason(const FamilyChoice& chosen) {
                    text(row.file).c_str());
 }
 
+// Where the rule of `chosen` takes a family: from `from` rows on.
+inline std::string describe_start(const FamilyChoice& chosen, Family family, int from) {
+  if (chosen.family == family) return "chosen";
+  const char* const basis = chosen.measurement != nullptr ? "a measurement" : "a prediction";
+  if (from == kNever) return formatted("never (%s)", basis);
+  return formatted("from M = %d on (%s)", from, basis);
+}
+
 inline std::string why_not_wgmma(const GemmProblem& problem, const Device& device,
                                  Measurements rows = kMeasured) {
   if (device.architecture != 90) {
@@ -77,10 +96,67 @@ inline std::string why_not_wgmma(const GemmProblem& problem, const Device& devic
   if (!device.wgmma) return "not in this build";
   if (problem.batch_invariant) return "not with batch_invariant: one kernel family for every M";
   const FamilyChoice chosen = choose_family(problem, device, rows);
-  if (chosen.family == Family::kWgmma) return "chosen";
-  const char* const basis = chosen.measurement != nullptr ? "a measurement" : "a prediction";
-  if (chosen.wgmma_from == kNever) return formatted("never (%s)", basis);
-  return formatted("from M = %d on (%s)", chosen.wgmma_from, basis);
+  return describe_start(chosen, Family::kWgmma, chosen.wgmma_from);
+}
+
+inline std::string why_not_scratch(const GemmProblem& problem, const Device& device,
+                                   Measurements rows = kMeasured) {
+  if (problem.batch_invariant) return "not with batch_invariant: one kernel family for every M";
+  if (problem.forbids_scratch) return "forbidden by PADMARLIN_SCRATCH=0";
+  if (!fits_scratch(problem)) {
+    return formatted("not for K = %d: 64 columns of weights have more than %d MB", problem.padded_k,
+                     static_cast<int>(scratch::kMaxWeightBytes >> 20));
+  }
+  const FamilyChoice chosen = choose_family(problem, device, rows);
+  if (chosen.family != Family::kScratch && chosen.measurement == nullptr) {
+    return "only where a measurement says so, and there is none";
+  }
+  return describe_start(chosen, Family::kScratch, chosen.scratch_from);
+}
+
+// Why what PADMARLIN_KERNEL asks for cannot be had, where !is_allowed.
+inline std::string why_not_forced(const GemmProblem& problem, const Device& device) {
+  return problem.forced == Family::kScratch ? why_not_scratch(problem, device)
+                                            : why_not_wgmma(problem, device);
+}
+
+// How a fused kernel does it.
+inline std::string describe_blocks(const GemmProblem& problem, const Device& device,
+                                   const GemmChoice& choice) {
+  std::string text = formatted("  tile       %d x %d (M x N), 64 of K at a time; %d x %d of them\n",
+                               choice.tile_m, choice.tile_n, choice.m_tiles, choice.n_tiles);
+  text += formatted("  memory     %d stages, %.1f of %d KB of shared memory, %d block%s an SM\n",
+                    choice.stages, choice.shared_bytes / 1024.0, device.shared_bytes / 1024,
+                    choice.blocks_per_sm, choice.blocks_per_sm == 1 ? "" : "s");
+  text += formatted("  schedule   %s\n", describe_partition(choice).c_str());
+  if (const int64_t bytes = partials_bytes(choice); bytes > 0) {
+    text += formatted("  workspace  %.1f MB for partial tiles, at most %d parts of one\n",
+                      bytes / 1e6, cost::most_splits(choice.partition));
+  }
+  if (choice.aligns_activations) {
+    text += "  before it  a pass that gathers or aligns the activations\n";
+  }
+  const Cost cost = predicted_cost(problem, device, choice);
+  return text + formatted(
+                    "  predicted  %.1f us: memory %.1f, tensor cores %.1f beside it, partial "
+                    "tiles %.1f\n",
+                    cost.total_us(), cost.memory_us, cost.compute_us, cost.fixup_us);
+}
+
+// How the scratch does it.
+inline std::string describe_chunks(const GemmProblem& problem, const Device& device,
+                                   const GemmChoice& choice) {
+  std::string text = formatted("  chunks     %d x %d (M x N), %d x %d of them\n", choice.tile_m,
+                               choice.tile_n, choice.m_tiles, choice.n_tiles);
+  text +=
+      formatted("  buffers    %.1f MB of weights, %.1f MB of products\n",
+                scratch_weight_bytes(problem, choice) / 1e6, scratch_product_bytes(choice) / 1e6);
+  const ScratchCost cost = predicted_scratch_cost(problem, device, choice);
+  return text + formatted(
+                    "  predicted  %.1f us: dequantizing %.1f, matmul %.1f, rounding %.1f, "
+                    "launches %.1f\n",
+                    cost.total_us(), cost.dequantize_us, cost.matmul_us, cost.round_us,
+                    cost.launch_us);
 }
 
 struct Explained {
@@ -94,17 +170,17 @@ inline std::string explain(const Explained& asked, const Device& device, std::st
   const GemmProblem& problem = asked.problem;
   if (!is_computable(problem)) return "M x N has more tiles than a grid can count: refused\n";
   if (!is_allowed(problem, device)) {
-    return "PADMARLIN_KERNEL=wgmma: refused: " + why_not_wgmma(problem, device, rows) + "\n";
+    return formatted("PADMARLIN_KERNEL=%s: refused: ", family_name(*problem.forced)) +
+           why_not_forced(problem, device) + "\n";
   }
   const GemmChoice choice = select_gemm(problem, device, rows);
-  const Cost cost = predicted_cost(problem, device, choice);
+  const double us = predicted_us(problem, device, choice);
   GemmProblem other = problem;
   other.batch_invariant = !problem.batch_invariant;
   other.forced.reset();  // batch_invariant leaves no choice
-  const double other_us =
-      predicted_cost(other, device, select_gemm(other, device, rows)).total_us();
-  const double invariant_us = problem.batch_invariant ? cost.total_us() : other_us;
-  const double free_us = problem.batch_invariant ? other_us : cost.total_us();
+  const double other_us = predicted_us(other, device, select_gemm(other, device, rows));
+  const double invariant_us = problem.batch_invariant ? us : other_us;
+  const double free_us = problem.batch_invariant ? other_us : us;
   const double sustained = device.dram_gbps * cost::kDramEfficiency;
 
   std::string text =
@@ -115,27 +191,14 @@ inline std::string explain(const Explained& asked, const Device& device, std::st
   text += formatted("  kernel     %s\n", describe_kernel(choice).c_str());
   text +=
       formatted("  chosen by  %s\n", describe_reason(choose_family(problem, device, rows)).c_str());
-  text += formatted("  tile       %d x %d (M x N), 64 of K at a time; %d x %d of them\n",
-                    choice.tile_m, choice.tile_n, choice.m_tiles, choice.n_tiles);
-  text += formatted("  memory     %d stages, %.1f of %d KB of shared memory, %d block%s an SM\n",
-                    choice.stages, choice.shared_bytes / 1024.0, device.shared_bytes / 1024,
-                    choice.blocks_per_sm, choice.blocks_per_sm == 1 ? "" : "s");
-  text += formatted("  schedule   %s\n", describe_partition(choice).c_str());
-  if (const int64_t bytes = partials_bytes(choice); bytes > 0) {
-    text += formatted("  workspace  %.1f MB for partial tiles, at most %d parts of one\n",
-                      bytes / 1e6, cost::most_splits(choice.partition));
-  }
-  if (choice.aligns_activations) {
-    text += "  before it  a pass that gathers or aligns the activations\n";
-  }
   text += formatted("  weights    %.1f MB; %.1f us at %.0f GB/s is the limit of memory\n",
                     asked.weight_bytes / 1e6, asked.weight_bytes / sustained / 1e3, sustained);
-  text += formatted(
-      "  predicted  %.1f us: memory %.1f, tensor cores %.1f beside it, partial tiles %.1f\n",
-      cost.total_us(), cost.memory_us, cost.compute_us, cost.fixup_us);
+  text += choice.family == Family::kScratch ? describe_chunks(problem, device, choice)
+                                            : describe_blocks(problem, device, choice);
   text += formatted("  batch_invariant=True  %.1f us predicted, %.2f x\n", invariant_us,
                     invariant_us / free_us);
   text += formatted("  wgmma      %s\n", why_not_wgmma(problem, device, rows).c_str());
+  text += formatted("  scratch    %s\n", why_not_scratch(problem, device, rows).c_str());
   return text + "Predictions rank the candidates; no time here is measured.\n";
 }
 

@@ -29,8 +29,9 @@ struct Device {
 constexpr int kReservedSharedBytes = 1024;
 
 enum class Family : int {
-  kMma = 0,    // mma.sync, sm_80 and up
-  kWgmma = 1,  // TMA and wgmma, sm_90a
+  kMma = 0,      // mma.sync, sm_80 and up
+  kWgmma = 1,    // TMA and wgmma, sm_90a
+  kScratch = 2,  // dequantized chunks and torch's matmul (core/scratch.h)
 };
 
 struct GemmProblem {
@@ -40,6 +41,7 @@ struct GemmProblem {
   int copy_bytes = 16;                // the widest copy that A's address and pitch allow
   bool batch_invariant = false;       // a row's bits must not depend on m
   std::optional<Family> forced = {};  // by PADMARLIN_KERNEL (core/forced_kernel.h)
+  bool forbids_scratch = false;       // by PADMARLIN_SCRATCH, or torch has refused its product
 
   bool operator==(const GemmProblem&) const = default;
 };
@@ -56,7 +58,7 @@ struct GemmChoice {
   int threads = 0, stages = 0, shared_bytes = 0;
   int blocks_per_sm = 1;  // that an SM holds at a time
   Partition partition = {};
-  int m_tiles = 0, n_tiles = 0;
+  int m_tiles = 0, n_tiles = 0;     // of the scratch family, which has no blocks: its chunks
   int band = 1;                     // see tile_position
   bool aligns_activations = false;  // A is gathered or aligned by a pass before the kernel
 };

@@ -16,12 +16,13 @@ namespace padmarlin {
 // In place of a number of rows: at none that was measured.
 constexpr int kNever = INT32_MAX;
 
-// For one GPU and one kind of weight: from how many rows on the wgmma kernel is the faster one.
+// For one GPU and one kind of weight: from how many rows on which family is the fastest.
 struct Measurement {
   int architecture, num_sms, dram_gbps;  // the GPU, as Device tells it
   int bits;
-  bool aligns;     // the wgmma kernel needs align_activations before it (measured: act-order)
-  int wgmma_from;  // the least such M, or kNever
+  bool aligns;       // the wgmma kernel needs align_activations before it (measured: act-order)
+  int wgmma_from;    // the least M at which the wgmma kernel beats the mma kernel, or kNever
+  int scratch_from;  // ... at which the scratch beats the kernel that wgmma_from chooses, or kNever
   std::string_view date, commit, file;  // of the results, under benchmarks/results
 };
 

@@ -8,6 +8,7 @@
 
 #include "core/gemm_cost.h"
 #include "core/measured.h"
+#include "core/scratch.h"
 
 namespace padmarlin {
 
@@ -165,13 +166,20 @@ constexpr bool can_use_wgmma(const GemmProblem& problem, const Device& device) {
   return device.wgmma && device.architecture == 90 && !problem.batch_invariant;
 }
 
+// Whether the scratch can serve a problem at all: on any device, but torch cuts K for each m anew.
+constexpr bool can_use_scratch(const GemmProblem& problem) {
+  return !problem.forbids_scratch && !problem.batch_invariant && fits_scratch(problem);
+}
+
 // False: what PADMARLIN_KERNEL asks for cannot be had. Callers refuse that.
 constexpr bool is_allowed(const GemmProblem& problem, const Device& device) {
-  return problem.forced != Family::kWgmma || can_use_wgmma(problem, device);
+  if (problem.forced == Family::kWgmma) return can_use_wgmma(problem, device);
+  if (problem.forced == Family::kScratch) return can_use_scratch(problem);
+  return true;
 }
 
 enum class Reason : int {
-  kOnlyOne,    // no other family can serve it
+  kOnlyOne,    // no other fused kernel can serve it, and nothing was measured
   kForced,     // PADMARLIN_KERNEL
   kMeasured,   // a row of the table
   kPredicted,  // kMmaRows
@@ -180,31 +188,61 @@ enum class Reason : int {
 struct FamilyChoice {
   Family family;
   Reason reason;
-  int wgmma_from;                  // the least m at which the rule takes the wgmma kernel
-  const Measurement* measurement;  // of Reason::kMeasured
+  int wgmma_from, scratch_from;    // the least m at which the rule takes each; kNever: at none
+  const Measurement* measurement;  // the row that the rule is from; null: a prediction
 };
 
+// From scratch_from on the scratch, below it from wgmma_from on the wgmma kernel, else mma.sync.
+// Without a measurement never the scratch.
 constexpr FamilyChoice choose_family(const GemmProblem& problem, const Device& device,
                                      Measurements rows) {
-  if (!can_use_wgmma(problem, device)) return {Family::kMma, Reason::kOnlyOne, kNever, nullptr};
+  const bool wgmma = can_use_wgmma(problem, device), scratch = can_use_scratch(problem);
+  FamilyChoice chosen = {Family::kMma, Reason::kOnlyOne, kNever, kNever, nullptr};
+  if (!wgmma && !scratch) return chosen;
   const Measurement* const row = find_measurement(problem, device, rows);
-  const int from = row != nullptr ? row->wgmma_from : kMmaRows + 1;
-  if (problem.forced) return {*problem.forced, Reason::kForced, from, row};
-  return {problem.m >= from ? Family::kWgmma : Family::kMma,
-          row != nullptr ? Reason::kMeasured : Reason::kPredicted, from, row};
+  chosen.measurement = row;
+  if (wgmma) chosen.wgmma_from = row != nullptr ? row->wgmma_from : kMmaRows + 1;
+  if (scratch && row != nullptr) chosen.scratch_from = row->scratch_from;
+  if (problem.forced && is_allowed(problem, device)) {
+    chosen.family = *problem.forced, chosen.reason = Reason::kForced;
+    return chosen;
+  }
+  if (row != nullptr) {
+    chosen.reason = Reason::kMeasured;
+  } else if (wgmma) {
+    chosen.reason = Reason::kPredicted;
+  }
+  if (problem.m >= chosen.scratch_from) {
+    chosen.family = Family::kScratch;
+  } else if (problem.m >= chosen.wgmma_from) {
+    chosen.family = Family::kWgmma;
+  }
+  return chosen;
 }
 
 // For any computable problem with m, padded_n, padded_k > 0 and any device of compute capability
-// 8.0 or newer. The grid has at most 2 * num_sms blocks.
+// 8.0 or newer. A grid has at most 2 * num_sms blocks.
 constexpr GemmChoice select_gemm(const GemmProblem& problem, const Device& device,
                                  Measurements rows = kMeasured) {
   if (problem.batch_invariant) {
     return selection::select_invariant(problem, device,
                                        selection::invariant_splits(problem, device));
   }
-  return choose_family(problem, device, rows).family == Family::kWgmma
-             ? selection::select_wgmma(problem, device)
-             : selection::select_mma(problem, device);
+  switch (choose_family(problem, device, rows).family) {
+    case Family::kScratch:
+      return select_scratch(problem, device);
+    case Family::kWgmma:
+      return selection::select_wgmma(problem, device);
+    default:
+      return selection::select_mma(problem, device);
+  }
+}
+
+constexpr double predicted_us(const GemmProblem& problem, const Device& device,
+                              const GemmChoice& choice) {
+  return choice.family == Family::kScratch
+             ? predicted_scratch_cost(problem, device, choice).total_us()
+             : predicted_cost(problem, device, choice).total_us();
 }
 
 // The most counters that a choice needs: scattered split-K has at most kScatteredPerBlock parts for

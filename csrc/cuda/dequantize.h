@@ -10,7 +10,6 @@
 
 namespace padmarlin {
 
-// To write some columns only, begin at a tile: qweight, scales and zeros point to its first column.
 struct DequantizeArguments {
   const uint32_t* qweight;    // (n in tiles, padded_k / 64, tile_words(bits))
   const void* scales;         // (scale_rows, n in tiles), permuted, times 2^e, row stride lds
@@ -25,6 +24,18 @@ struct DequantizeArguments {
   Dtype dtype;
   Dequant dequant;
 };
+
+// The same for n columns from `first` on, a multiple of 64, into another `out`.
+inline DequantizeArguments with_columns(DequantizeArguments args, int first, int n, void* out,
+                                        int64_t ldo) {
+  args.qweight += int64_t{first / kTile} * (args.padded_k / kTile) * tile_words(args.bits);
+  args.scales = static_cast<const uint16_t*>(args.scales) + first;
+  if (args.zeros != nullptr) args.zeros += first;
+  args.n = n;
+  args.out = out;
+  args.ldo = ldo;
+  return args;
+}
 
 constexpr int kDequantizeSharedBytes = kTile * kTile * 2;  // of a launch: one tile
 

@@ -13,6 +13,7 @@
 #include <string>
 
 #include "core/dtype.h"
+#include "torch/rows.h"
 
 namespace padmarlin {
 
@@ -104,9 +105,19 @@ class Argument {
 
   // Elements of a row lie side by side. A dimension of one element may report any stride.
   const Argument& has_contiguous_rows() const {
-    STD_TORCH_CHECK(tensor_.size(1) <= 1 || tensor_.stride(1) == 1, function_, ": ", name_,
-                    " has stride ", tensor_.stride(1), " in its last dimension, expected 1; pass ",
-                    name_, ".contiguous()");
+    const int64_t last = tensor_.dim() - 1;
+    STD_TORCH_CHECK(tensor_.size(last) <= 1 || tensor_.stride(last) == 1, function_, ": ", name_,
+                    " has stride ", tensor_.stride(last),
+                    " in its last dimension, expected 1; pass ", name_, ".contiguous()");
+    return *this;
+  }
+
+  // As rows_of has found them.
+  const Argument& has_one_row_stride(const Rows& rows) const {
+    STD_TORCH_CHECK(rows.collapse, function_, ": ", name_, " has strides ",
+                    shape_text(tensor_.strides().data(), tensor_.strides().size()), " for shape ",
+                    shape_text(tensor_), ", expected rows of one stride; pass ", name_,
+                    ".contiguous()");
     return *this;
   }
 
@@ -134,11 +145,6 @@ constexpr int64_t kMaxExtent = INT32_MAX - 256;
 inline void check_extent(const char* function, const char* name, int64_t value, int64_t least) {
   STD_TORCH_CHECK(value >= least && value <= kMaxExtent, function, ": ", name, " is ", value,
                   ", expected ", least, " to ", kMaxExtent);
-}
-
-// Distance in elements from one row to the next.
-inline int64_t row_stride(const Tensor& matrix) {
-  return matrix.size(0) > 1 ? matrix.stride(0) : matrix.size(1);
 }
 
 inline const void* const_data_or_null(const std::optional<Tensor>& tensor) {

@@ -30,24 +30,8 @@ Tensor dequantize(Tensor qweight, Tensor scales, std::optional<Tensor> zeros, Te
   Tensor out = torch::stable::new_empty(scales, {k, n});
   if (out.numel() == 0) return out;
   const CurrentDevice device(kFunction, scales.get_device_index());
-  const DequantizeArguments arguments = {
-      .qweight = static_cast<const uint32_t*>(qweight.const_data_ptr()),
-      .scales = scales.const_data_ptr(),
-      .zeros = static_cast<const uint16_t*>(const_data_or_null(zeros)),
-      .slice_rows = static_cast<const int32_t*>(slice_rows.const_data_ptr()),
-      .columns = static_cast<const int32_t*>(const_data_or_null(columns)),
-      .out = out.mutable_data_ptr(),
-      .lds = weight.padded_n(),
-      .ldo = n,
-      .n = static_cast<int>(n),
-      .k = static_cast<int>(k),
-      .padded_k = static_cast<int>(weight.padded_k()),
-      .scale_rows = static_cast<int>(scales.size(0)),
-      .front_pad = static_cast<int>(front_pad),
-      .bits = static_cast<int>(bits),
-      .dtype = dtype == ScalarType::Half ? Dtype::kHalf : Dtype::kBfloat16,
-      .dequant = static_cast<Dequant>(dequant),
-  };
+  DequantizeArguments arguments = weight.dequantize_arguments();
+  arguments.out = out.mutable_data_ptr();
   check_launch(kFunction, launch_dequantize(arguments, device.stream()), [&] {
     return "n = " + std::to_string(n) + ", k = " + std::to_string(k) +
            ", bits = " + std::to_string(bits);

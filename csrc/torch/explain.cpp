@@ -2,6 +2,7 @@
 // What gemm would choose, as text for padmarlin/_extension.py. Needs no GPU and no torch.
 #include "core/explain.h"
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -40,6 +41,12 @@ extern "C" __attribute__((visibility("default"))) const char* padmarlin_explain(
                      kernel_variable(), kKernelRequestNames);
     return text.c_str();
   }
+  const std::optional<bool> scratch = scratch_permission();
+  if (!scratch) {
+    text = formatted("PADMARLIN_SCRATCH is '%.40s', expected 0 or 1: gemm refuses every call\n",
+                     scratch_variable());
+    return text.c_str();
+  }
   const GemmProblem problem = {.m = static_cast<int>(m),
                                .padded_n = static_cast<int>(padded_n),
                                .padded_k = static_cast<int>(padded_k),
@@ -48,7 +55,8 @@ extern "C" __attribute__((visibility("default"))) const char* padmarlin_explain(
                                .gathers = gathers,
                                .copy_bytes = static_cast<int>(copy_bytes),
                                .batch_invariant = batch_invariant,
-                               .forced = request->family};
+                               .forced = request->family,
+                               .forbids_scratch = !*scratch};
   text = explain({problem, k, n, weight_bytes}, device, gpu);
   return text.c_str();
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "core/layout.h"
+#include "cuda/dequantize.h"
 #include "torch/checks.h"
 
 namespace padmarlin {
@@ -22,6 +23,30 @@ struct PackedWeight {
 
   int64_t padded_n() const { return qweight.size(0) * kTile; }
   int64_t padded_k() const { return qweight.size(1) * kTile; }
+
+  Dtype dtype() const {
+    return scales.scalar_type() == ScalarType::Half ? Dtype::kHalf : Dtype::kBfloat16;
+  }
+
+  // For all columns and any matrix: `out` is the caller's to set.
+  DequantizeArguments dequantize_arguments() const {
+    return {.qweight = static_cast<const uint32_t*>(qweight.const_data_ptr()),
+            .scales = scales.const_data_ptr(),
+            .zeros = static_cast<const uint16_t*>(const_data_or_null(zeros)),
+            .slice_rows = static_cast<const int32_t*>(slice_rows.const_data_ptr()),
+            .columns = static_cast<const int32_t*>(const_data_or_null(columns)),
+            .out = nullptr,
+            .lds = padded_n(),
+            .ldo = n,
+            .n = static_cast<int>(n),
+            .k = static_cast<int>(k),
+            .padded_k = static_cast<int>(padded_k()),
+            .scale_rows = static_cast<int>(scales.size(0)),
+            .front_pad = static_cast<int>(front_pad),
+            .bits = static_cast<int>(bits),
+            .dtype = dtype(),
+            .dequant = static_cast<Dequant>(dequant)};
+  }
 
   void check_numbers() const {
     check_extent(function, "k", k, 1);
@@ -64,8 +89,8 @@ struct PackedWeight {
     STD_TORCH_CHECK(n == 0 || round_up(n, kTile) == padded_n(), function, ": n is ", n,
                     ", expected ", padded_n() - kTile + 1, " to ", padded_n(),
                     ", the columns of qweight");
-    // Without a column table the rows of the weight are a's columns, in their order.
-    check_extent(function, "padded_k", padded_k(), columns ? kTile : front_pad + k);
+    // Every column of a has a row of the weight, by the column table or in order.
+    check_extent(function, "padded_k", padded_k(), front_pad + k);
   }
 
   void check_scales(const Tensor& other, const char* other_name) const {

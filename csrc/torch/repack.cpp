@@ -88,7 +88,7 @@ Tensor repack(Tensor words, Tensor source_rows, Tensor slice_rows, std::optional
       .slice_rows = static_cast<const int32_t*>(slice_rows.const_data_ptr()),
       .pad_codes = static_cast<const uint8_t*>(const_data_or_null(pad_codes)),
       .out = static_cast<uint32_t*>(out.mutable_data_ptr()),
-      .ldw = row_stride(words),
+      .ldw = rows_of(words).stride,
       .word_rows = static_cast<int>(words.size(0)),
       .word_columns = static_cast<int>(words.size(1)),
       .packing = static_cast<Packing>(packing),

@@ -10,29 +10,32 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.crossover import Gain, Sample, append, crossover, gains, read
+from benchmarks.crossover import Gain, Sample, append, complete_times, crossover, read, starts
 from benchmarks.measured_table import HEADER, TableRow, read_rows, rows_of, write_rows
 
 ONE = Sample(
     "2026-01-01T00:00:00+00:00", "a double", None, "2", "abc", 1000.0, 100.0, 90, 132, 4916,
     "tiny", "layer", 1, 1, 192, 96, "float16", 4, False, "mma", 10.0, 0.1, 1e-4, "ok",
 )  # fmt: skip
-ROW = TableRow(90, 132, 4916, 4, False, 48, "2026-01-01", "abc", "x_tune.jsonl", "a double")
+ROW = TableRow(90, 132, 4916, 4, False, 48, 1024, "2026-01-01", "abc", "x_tune.jsonl", "a double")
 
 
-def made(times, **more):
-    """Samples of one shape: (mma, wgmma) by M."""
+def made(times, families=("mma", "wgmma"), **more):
+    """Samples of one shape: a time of each family by M."""
     return [
         replace(ONE, m=m, family=family, us=us, **more)
-        for m, pair in times.items()
-        for family, us in zip(("mma", "wgmma"), pair, strict=True)
+        for m, of_m in times.items()
+        for family, us in zip(families, of_m, strict=True)
     ]
+
+
+ALL = ("mma", "wgmma", "scratch")
 
 
 def test_the_gain_is_the_geometric_mean_over_shapes():
     samples = made({1: (10.0, 20.0), 64: (40.0, 10.0)})
     samples += made({1: (10.0, 80.0), 64: (10.0, 10.0)}, layer="other")
-    found = gains(samples)
+    found = starts(samples).wgmma_gains
     assert list(found) == [1, 64]
     assert found[1].mean == pytest.approx(0.25) and found[64].mean == pytest.approx(2.0)
     assert (found[64].least, found[64].most) == (1.0, 4.0)
@@ -52,6 +55,24 @@ def test_the_crossover(means, expected):
     assert crossover(by_m) == expected
 
 
+def test_the_scratch_is_held_against_what_would_be_taken_without_it():
+    """wgmma from M = 64 on, though it had won once at 8; mma below."""
+    times = {8: (10, 5, 4), 16: (10, 20, 8), 64: (30, 10, 20), 512: (90, 30, 29), 1024: (9, 3, 2)}
+    found = starts(made(times, ALL))
+    assert (found.wgmma, found.scratch) == (64, 512)
+    means = {m: gain.mean for m, gain in found.scratch_gains.items()}
+    assert means == pytest.approx({8: 2.5, 16: 1.25, 64: 0.5, 512: 30 / 29, 1024: 1.5})
+    lost_again = {**times, 4096: (50, 10, 11)}
+    assert starts(made(lost_again, ALL)).scratch is None
+
+
+def test_a_gpu_without_wgmma_and_results_without_the_scratch():
+    found = starts(made({64: (10, 20), 512: (20, 10)}, ("mma", "scratch")))
+    assert (found.wgmma, found.scratch) == (None, 512) and found.wgmma_gains == {}
+    found = starts(made({64: (10, 20), 512: (20, 10)}))
+    assert (found.wgmma, found.scratch) == (512, None) and found.scratch_gains == {}
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -63,9 +84,9 @@ def test_the_crossover(means, expected):
 )
 def test_no_row_without_every_time(broken):
     samples = made({8: (10.0, 20.0), 64: (20.0, 10.0)})
-    assert crossover(gains(samples)) == 64
+    assert starts(samples).wgmma == 64
     with pytest.raises(ValueError, match=r"wrong: |not every shape"):
-        gains(broken(samples))
+        complete_times(broken(samples))
     rows, reasons = rows_of([*broken(samples), *made({8: (1.0, 2.0)}, bits=8)], "x.jsonl")
     assert [(row.bits, row.wgmma_from) for row in rows] == [(8, None)]
     assert len(reasons) == 1 and reasons[0].startswith("no row for 4 bits: ")
@@ -80,7 +101,15 @@ def test_each_kind_of_weight_has_its_row():
     assert [(row.bits, row.aligns, row.wgmma_from) for row in rows] == [
         (4, False, 64), (4, True, None), (8, False, 8),
     ]  # fmt: skip
-    assert rows[0] == replace(ROW, wgmma_from=64)
+    assert rows[0] == replace(ROW, wgmma_from=64, scratch_from=None)
+
+
+def test_a_wrong_scratch_leaves_a_kind_without_a_row():
+    samples = made({8: (10.0, 20.0, 9.0), 64: (20.0, 10.0, 9.0)}, ALL)
+    assert rows_of(samples, "x.jsonl")[0][0].scratch_from == 8
+    wrong = [*samples[:-1], replace(samples[-1], us=None, status="wrong: |error| 1.0e-01")]
+    rows, (reason,) = rows_of(wrong, "x.jsonl")
+    assert rows == [] and "M=64 w4 scratch: wrong" in reason
 
 
 def test_results_come_back(tmp_path):
@@ -112,7 +141,7 @@ def test_the_committed_table_is_readable():
 def test_rows_come_back_and_make_way_for_newer_ones(header):
     before = header.read_text()
     kept = set(read_rows(header))
-    h20 = replace(ROW, num_sms=78, wgmma_from=None, gpu="a double, too")
+    h20 = replace(ROW, num_sms=78, wgmma_from=None, scratch_from=None, gpu="a double, too")
     write_rows([ROW, h20], header)
     assert set(read_rows(header)) == kept | {ROW, h20}
     newer = replace(ROW, dram_gbps=4800, wgmma_from=56, date="2026-02-02")
@@ -153,6 +182,7 @@ constexpr GemmProblem four{{.m = 1, .padded_n = 64, .padded_k = 64, .bits = 4}};
 constexpr GemmProblem eight{{.m = 1, .padded_n = 64, .padded_k = 64, .bits = 8, .gathers = true}};
 static_assert(kMeasured.size() >= 2 && kMeasured.size() <= {committed + 2});
 static_assert(find_measurement(four, kDevice, kMeasured)->wgmma_from == 48);
+static_assert(find_measurement(four, kDevice, kMeasured)->scratch_from == 1024);
 static_assert(find_measurement(eight, kDevice, kMeasured)->wgmma_from == kNever);
 static_assert(find_measurement(four, kDevice, kMeasured)->file == "x_tune.jsonl");
 """
@@ -165,4 +195,4 @@ static_assert(find_measurement(four, kDevice, kMeasured)->file == "x_tune.jsonl"
 
 def test_means_do_not_overflow():
     samples = [s for i in range(400) for s in made({1: (1e4, 1.0)}, layer=str(i))]
-    assert math.isclose(gains(samples)[1].mean, 1e4)
+    assert math.isclose(starts(samples).wgmma_gains[1].mean, 1e4)

@@ -66,7 +66,7 @@ def test_the_checks_are_those_of_the_library(checked):
         ("mma", True, "ran"),
         # The stand-in's H200 is one of a build without the wgmma kernel.
         ("wgmma", False, "padmarlin.gemm: PADMARLIN_KERNEL is 'wgmma', expected 'auto' or 'mma'"),
-        ("Mma", False, "padmarlin.gemm: PADMARLIN_KERNEL is 'Mma', expected auto, mma or wgmma"),
+        ("Mma", False, "padmarlin.gemm: PADMARLIN_KERNEL is 'Mma', expected auto, mma, wgmma or "),
     ],
 )
 def test_a_kernel_that_cannot_be_forced_is_refused(checked, value, invariant, expected):

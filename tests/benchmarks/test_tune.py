@@ -50,13 +50,14 @@ def make_tuner(us=None, **more):
 
 def test_each_family_is_captured_while_it_is_forced():
     tuner, force, captured = make_tuner(lambda family, m: 10.0 if family == "mma" else 5.0 + m)
-    both = list(tuner.samples(PART, Coding(bits=8, act_order=True), (1, 9)))
-    assert captured == [("mma", 1), ("wgmma", 1), ("mma", 9), ("wgmma", 9)]
+    found = list(tuner.samples(PART, Coding(bits=8, act_order=True), (1, 9)))
+    assert captured == [(family, m) for m in (1, 9) for family in ("mma", "wgmma", "scratch")]
     assert force.now == "auto"
-    assert [(s.family, s.m, s.us) for pair in both for s in pair] == [
-        ("mma", 1, 10.0), ("wgmma", 1, 6.0), ("mma", 9, 10.0), ("wgmma", 9, 14.0),
+    assert [(s.family, s.m, s.us) for of_m in found for s in of_m] == [
+        ("mma", 1, 10.0), ("wgmma", 1, 6.0), ("scratch", 1, 6.0),
+        ("mma", 9, 10.0), ("wgmma", 9, 14.0), ("scratch", 9, 14.0),
     ]  # fmt: skip
-    for sample in both[0]:
+    for sample in found[0]:
         assert sample.status == "ok" and 0 < sample.error < 1e-3
         assert sample.kind == (8, True)
         assert (sample.architecture, sample.num_sms, sample.dram_gbps) == (90, 132, 4916)
@@ -112,7 +113,8 @@ def test_a_broken_device_ends_the_run(monkeypatch):
 @pytest.fixture
 def a_gpu(monkeypatch, tmp_path):
     """tune.py on the scripted device with one tiny part; its results and header in tmp_path."""
-    tuner, force, _ = make_tuner(lambda family, m: 10.0 if family == "mma" else 100.0 / m)
+    times = {"mma": lambda m: 10.0, "wgmma": lambda m: 100.0 / m, "scratch": lambda m: 24.0 - m}
+    tuner, force, _ = make_tuner(lambda family, m: times[family](m))
     header = tmp_path / "measured.h"
     header.write_text(measured_table.HEADER.read_text())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -136,19 +138,23 @@ def test_a_whole_run_prints_and_writes_the_rows(a_gpu, capsys):
     assert tune.main(["--m", "1,10,20", "--out", str(folder)]) == 0
     said = capsys.readouterr().out
     (results,) = folder.glob("*_tune.jsonl")
-    assert said.count('{90, 132, 4916, 4, false, 10, "2026-01-01", "abc", ') == 1
+    assert said.count('{90, 132, 4916, 4, false, 10, 20, "2026-01-01", "abc", ') == 1
     assert said.count("{90, 132, 4916, ") == 4
-    assert "tiny layer TP1 M=10 w8 act-order: mma 10.00 us, wgmma 10.00 us" in said
-    assert "M    20  2.000  (2.000, 2.000)" in said
+    assert (
+        "tiny layer TP1 M=10 w8 act-order: mma 10.00 us, wgmma 10.00 us, scratch 14.00 us" in said
+    )
+    assert "M    20  2.000  (2.000, 2.000)" in said  # mma / wgmma
+    assert "M    20  1.250  (1.250, 1.250)" in said  # wgmma / scratch
     assert header.read_text() == before
 
-    assert len(crossover.read(results)) == 3 * 2 * 4
+    assert len(crossover.read(results)) == 3 * 3 * 4
     assert tune.main(["--results", str(results), "--write"]) == 0
     rows = measured_table.read_rows(header)
-    assert [(row.bits, row.aligns, row.wgmma_from) for row in rows if row.gpu == "a double"] == [
-        (4, False, 10), (4, True, 10), (8, False, 10), (8, True, 10),
+    own = [row for row in rows if row.gpu == "a double"]
+    assert [(row.bits, row.aligns, row.wgmma_from, row.scratch_from) for row in own] == [
+        (4, False, 10, 20), (4, True, 10, 20), (8, False, 10, 20), (8, True, 10, 20),
     ]  # fmt: skip
-    assert {row.file for row in rows if row.gpu == "a double"} == {results.name}
+    assert {row.file for row in own} == {results.name}
 
 
 def test_rows_are_not_written_without_results_beside_the_others(a_gpu, capsys, monkeypatch):
@@ -160,10 +166,13 @@ def test_rows_are_not_written_without_results_beside_the_others(a_gpu, capsys, m
     assert header.read_text() == before
 
 
-def test_a_gpu_with_one_family_has_nothing_to_tune(a_gpu, capsys, monkeypatch):
+def test_a_gpu_without_wgmma_tunes_the_others(a_gpu, capsys, monkeypatch):
+    folder, _ = a_gpu
     monkeypatch.setattr(tune, "device_numbers", lambda index: (120, 170, 1792))
-    assert tune.main([]) == 0
-    assert "sm_120 has one kernel family" in capsys.readouterr().out
+    assert tune.main(["--m", "1,20", "--out", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert '{120, 170, 1792, 4, false, kNever, 20, "2026-01-01", "abc", ' in said
+    assert "wgmma " not in said  # but in the name of the folder
 
 
 def test_without_a_gpu_it_explains(capsys, monkeypatch):

@@ -168,7 +168,25 @@ def test_a_kernel_that_cannot_be_forced_is_refused(library: Path) -> None:
     text = run_alone(library, "print(explain(64, invariant=True))", PADMARLIN_KERNEL="wgmma")
     assert text.startswith("PADMARLIN_KERNEL=wgmma: refused: not with batch_invariant")
     text = run_alone(library, "print(explain(64))", PADMARLIN_KERNEL="marlin")
-    assert text.startswith("PADMARLIN_KERNEL is 'marlin', expected auto, mma or wgmma")
+    assert text.startswith("PADMARLIN_KERNEL is 'marlin', expected auto, mma, wgmma or scratch")
+
+
+def test_the_scratch_is_forced_and_forbidden(library: Path) -> None:
+    text = run_alone(library, "print(explain(64), explain(1, b'a100'))", PADMARLIN_KERNEL="scratch")
+    assert text.count("kernel     weights dequantized into a scratch") == 2
+    assert text.count("chosen by  PADMARLIN_KERNEL=scratch") == 2
+    both = {"PADMARLIN_KERNEL": "scratch", "PADMARLIN_SCRATCH": "0"}
+    text = run_alone(library, "print(explain(64))", **both)
+    assert text.startswith("PADMARLIN_KERNEL=scratch: refused: forbidden by PADMARLIN_SCRATCH=0")
+    for value, said in [
+        ("0", "forbidden by PADMARLIN_SCRATCH=0"),
+        ("1", "only where"),
+        ("", "only"),
+    ]:
+        text = run_alone(library, "print(explain(4096))", PADMARLIN_SCRATCH=value)
+        assert f"\n  scratch    {said}" in text, value
+    text = run_alone(library, "print(explain(64))", PADMARLIN_SCRATCH="no")
+    assert text.startswith("PADMARLIN_SCRATCH is 'no', expected 0 or 1")
 
 
 def test_a_process_can_change_the_kernel(library: Path) -> None:
@@ -182,7 +200,7 @@ def test_a_process_can_change_the_kernel(library: Path) -> None:
 
 
 def test_a_name_that_is_no_kernel_is_refused(compiled: None) -> None:
-    with pytest.raises(ValueError, match="name: got 'marlin'.*'auto', 'mma' or 'wgmma'"):
+    with pytest.raises(ValueError, match="name: got 'marlin'.*'auto', 'mma', 'wgmma' or 'scratch'"):
         _extension.force_kernel("marlin")
 
 

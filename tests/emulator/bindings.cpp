@@ -61,6 +61,7 @@ PYBIND11_MODULE(_emulator, module) {
   bind_pipeline_probes(module);
   bind_primitive_probes(module);
   bind_repack(module);
+  bind_round(module);
   bind_schedule(module);
 }
 

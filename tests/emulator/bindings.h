@@ -35,6 +35,7 @@ void bind_gemm(py::module_& module);
 void bind_pipeline_probes(py::module_& module);
 void bind_primitive_probes(py::module_& module);
 void bind_repack(py::module_& module);
+void bind_round(py::module_& module);
 void bind_schedule(py::module_& module);
 
 }  // namespace padmarlin::emulator

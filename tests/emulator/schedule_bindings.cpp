@@ -39,12 +39,12 @@ void bind_measurements(py::module_& module) {
   using Table = std::vector<Measurement>;
   py::class_<Measurement>(module, "Measurement")
       .def(py::init([](int architecture, int num_sms, int dram_gbps, int bits, bool aligns,
-                       int wgmma_from) {
-             return Measurement{architecture, num_sms,      dram_gbps, bits,     aligns,
-                                wgmma_from,   "2026-01-01", "abc",     "made_up"};
+                       int wgmma_from, int scratch_from) {
+             return Measurement{architecture, num_sms,      dram_gbps,    bits,  aligns,
+                                wgmma_from,   scratch_from, "2026-01-01", "abc", "made_up"};
            }),
            py::kw_only(), arg("architecture") = 90, arg("num_sms") = 132, arg("dram_gbps") = 4800,
-           arg("bits") = 4, arg("aligns") = false, arg("wgmma_from"));
+           arg("bits") = 4, arg("aligns") = false, arg("wgmma_from"), arg("scratch_from") = kNever);
   module.attr("kNever") = kNever;
   module.def(
       "choose",
@@ -54,17 +54,28 @@ void bind_measurements(py::module_& module) {
       arg("problem"), arg("device"), arg("measurements") = Table{},
       "select_gemm of csrc/core/select_gemm.h");
   module.def("is_allowed", &is_allowed, arg("problem"), arg("device"));
+  module.def("why_not_forced", &why_not_forced, arg("problem"), arg("device"));
+  module.def(
+      "scratch_bytes",
+      [](const GemmProblem& problem, const GemmChoice& choice) {
+        return std::pair(scratch_weight_bytes(problem, choice), scratch_product_bytes(choice));
+      },
+      arg("problem"), arg("choice"), "Of the weights, and of the products.");
+  module.attr("kMaxWeightBytes") = scratch::kMaxWeightBytes;
+  module.attr("kMaxProductBytes") = scratch::kMaxProductBytes;
   module.def(
       "explain",
       [](const GemmProblem& problem, const Device& device, const Table& table) {
         return explain({problem, problem.padded_k, problem.padded_n, 1000}, device, "a GPU", table);
       },
       arg("problem"), arg("device"), arg("measurements") = Table{});
-  // The committed rows: (architecture, num_sms, dram_gbps, bits, aligns, wgmma_from, file).
+  // The committed rows: (architecture, num_sms, dram_gbps, bits, aligns, wgmma_from, scratch_from,
+  // file).
   py::list committed;
   for (const Measurement& row : kMeasured) {
     committed.append(py::make_tuple(row.architecture, row.num_sms, row.dram_gbps, row.bits,
-                                    row.aligns, row.wgmma_from, std::string(row.file)));
+                                    row.aligns, row.wgmma_from, row.scratch_from,
+                                    std::string(row.file)));
   }
   module.attr("measured") = committed;
 }
@@ -90,7 +101,10 @@ void bind_selection(py::module_& module) {
   }
   module.attr("named_devices") = named;
 
-  py::enum_<Family>(module, "Family").value("MMA", Family::kMma).value("WGMMA", Family::kWgmma);
+  py::enum_<Family>(module, "Family")
+      .value("MMA", Family::kMma)
+      .value("WGMMA", Family::kWgmma)
+      .value("SCRATCH", Family::kScratch);
   py::class_<GemmChoice>(module, "GemmChoice")
       .def("__repr__", &describe)
       .def_readonly("family", &GemmChoice::family)
@@ -113,19 +127,27 @@ void bind_selection(py::module_& module) {
                              [](const GemmChoice& c) { return partials_bytes(c); });
   py::class_<GemmProblem>(module, "GemmProblem")
       .def(py::init([](int m, int padded_n, int padded_k, int bits, bool asymmetric, bool gathers,
-                       int copy_bytes, bool batch_invariant, std::optional<Family> forced) {
-             return GemmProblem{m,       padded_n,   padded_k,        bits,  asymmetric,
-                                gathers, copy_bytes, batch_invariant, forced};
+                       int copy_bytes, bool batch_invariant, std::optional<Family> forced,
+                       bool forbids_scratch) {
+             return GemmProblem{m,       padded_n,   padded_k,        bits,   asymmetric,
+                                gathers, copy_bytes, batch_invariant, forced, forbids_scratch};
            }),
            py::kw_only(), arg("m"), arg("padded_n"), arg("padded_k"), arg("bits") = 4,
            arg("asymmetric") = false, arg("gathers") = false, arg("copy_bytes") = 16,
-           arg("batch_invariant") = false, arg("forced") = std::nullopt);
+           arg("batch_invariant") = false, arg("forced") = std::nullopt,
+           arg("forbids_scratch") = false);
   bind_measurements(module);
   py::class_<ChoiceCache>(module, "ChoiceCache")
       .def(py::init([] { return ChoiceCache(Measurements{}); }))
       .def("choose", &ChoiceCache::choose, arg("problem"), arg("device"),
            py::return_value_policy::copy);
   module.def("is_computable", &is_computable, arg("problem"));
+  module.def(
+      "predicted_scratch_us",
+      [](const GemmProblem& problem, const Device& device, const GemmChoice& choice) {
+        return predicted_scratch_cost(problem, device, choice).total_us();
+      },
+      arg("problem"), arg("device"), arg("choice"));
   module.def(
       "predicted_us",
       [](const GemmProblem& problem, const Device& device, const GemmChoice& choice) {

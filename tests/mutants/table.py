@@ -11,6 +11,7 @@ from tests.mutants.dequantize import DEQUANTIZE
 from tests.mutants.fixup import FIXUP
 from tests.mutants.mma import MMA
 from tests.mutants.mutant import ASAN, RACE, WRONG, Mutant
+from tests.mutants.round import ROUND
 from tests.mutants.wgmma import WGMMA
 
 DEQUANT = "cuda/dequant.cuh"
@@ -141,4 +142,4 @@ REPACKING = [
     ),
 ]  # fmt: skip
 
-MUTANTS = [*MMA, *WGMMA, *FIXUP, *DEQUANTIZATION, *DEQUANTIZE, *REPACKING]
+MUTANTS = [*MMA, *WGMMA, *FIXUP, *DEQUANTIZATION, *DEQUANTIZE, *REPACKING, *ROUND]

@@ -24,7 +24,7 @@ RUNTIME = [
     "async_copy", "bank_conflicts", "collectives", "fiber", "mbarrier", "memory",
     "scheduler", "tensor_copy", "warpgroup",
 ]  # fmt: skip
-PROGRAM = ["main", "checks", "fixup_case", "gemm_case", "instances", "repack_case"]
+PROGRAM = ["main", "checks", "fixup_case", "gemm_case", "instances", "repack_case", "round_case"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Program:
 
     path: Path
     kind: str
-    instances: tuple[str, ...]  # "gemm <template arguments>", "repack ..." or "fixup ..."
+    instances: tuple[str, ...]  # "gemm <template arguments>", "repack ...", "fixup ..."
     overlay: Path | None = None  # of the instances alone: headers found before those of csrc
 
 

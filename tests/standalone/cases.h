@@ -81,6 +81,16 @@ struct FixupCase {
   int launches = 2;  // with the same counters; partials are NaN before each
 };
 
+// Products with every kind of tail to round away, and a bias that moves the tie.
+struct RoundCase {
+  RoundKey kernel = {};
+  int m = 5, n = 72;
+  bool bias = false;
+  int gap = 0;                      // between the rows of the products; even
+  int out_offset = 0, out_gap = 0;  // elements before the output's first, and between its rows
+};
+
+std::string describe(const RoundCase& problem);
 std::string describe(const FixupCase& problem);
 std::string describe(const GemmCase& problem);
 std::string describe(const RepackCase& problem);
@@ -89,5 +99,6 @@ std::string describe(const RepackCase& problem);
 void run(const FixupCase& problem, const Schedule& schedule);
 void run(const GemmCase& problem, const Schedule& schedule);
 void run(const RepackCase& problem, const Schedule& schedule);
+void run(const RoundCase& problem, const Schedule& schedule);
 
 }  // namespace padmarlin::emulator

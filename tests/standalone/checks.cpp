@@ -243,6 +243,34 @@ std::vector<Check> dequantize_checks() {
   };
 }
 
+// ---- the rounding kernel
+
+std::vector<Check> round_checks() {
+  constexpr RoundKey kHalf, kBfloat16{Dtype::kBfloat16};
+  return {
+      {"round_edges",
+       {},
+       {},
+       {},
+       {{.kernel = kHalf, .m = 1, .n = 1, .bias = true, .out_gap = 63},
+        {.kernel = kHalf, .m = 9, .n = 63, .out_gap = 1},
+        {.kernel = kHalf, .m = 66, .n = 130, .bias = true, .gap = 62},
+        {.kernel = kHalf, .m = 130, .n = 65, .out_gap = 3}}},
+      {"round_addresses",
+       {},
+       {},
+       {},
+       {{.kernel = kHalf, .m = 9, .n = 64, .bias = true, .out_offset = 1, .out_gap = 2},
+        {.kernel = kHalf, .m = 9, .n = 66, .out_gap = 1},
+        {.kernel = kHalf, .m = 3, .n = 71, .out_offset = 3}}},
+      {"round_bfloat16",
+       {},
+       {},
+       {},
+       {{.kernel = kBfloat16, .m = 20, .n = 129, .bias = true, .gap = 2}}},
+  };
+}
+
 // ---- random cases
 
 std::vector<GemmKey> all_kernels() {
@@ -314,6 +342,17 @@ GemmCase random_dequantize(const GemmKey& kernel, uint32_t seed) {
   return made;
 }
 
+RoundCase random_round(const RoundKey& kernel, uint32_t seed) {
+  uint32_t draw = 400;
+  const auto below = [&](uint32_t bound) { return static_cast<int>(mixed(seed, ++draw) % bound); };
+  RoundCase made{.kernel = kernel, .m = 1 + below(150), .n = 1 + below(200)};
+  made.bias = below(2) == 0;
+  made.gap = 2 * below(4);
+  if (below(2)) made.out_offset = below(5);
+  if (below(2)) made.out_gap = below(5);
+  return made;
+}
+
 RepackCase random_repack(const RepackKey& kernel, uint32_t seed) {
   uint32_t draw = 100;
   const auto below = [&](uint32_t bound) { return static_cast<int>(mixed(seed, ++draw) % bound); };
@@ -367,6 +406,15 @@ std::vector<Check> all_checks() {
   std::vector<Check> all = sharp_checks();
   for (const Check& check : wgmma_checks()) all.push_back(check);
   for (const Check& check : dequantize_checks()) all.push_back(check);
+  for (const Check& check : round_checks()) all.push_back(check);
+  for (const Dtype dtype : {Dtype::kHalf, Dtype::kBfloat16}) {
+    Check check{.name =
+                    std::string("ragged_round_") + (dtype == Dtype::kHalf ? "half" : "bfloat16")};
+    for (uint32_t seed = 0; seed < kCasesPerInstance; ++seed) {
+      check.rounds.push_back(random_round({dtype}, seed));
+    }
+    all.push_back(check);
+  }
   for (const auto& [kernel, rows] : wgmma_instances()) {
     Check check{.name = "ragged_wgmma_" + name_of(kernel)};
     check.name.replace(check.name.rfind("_m"), std::string::npos, "_m" + std::to_string(rows));

@@ -14,6 +14,7 @@ struct Check {
   std::vector<GemmCase> gemms = {};
   std::vector<RepackCase> repacks = {};
   std::vector<FixupCase> fixups = {};
+  std::vector<RoundCase> rounds = {};
 };
 
 const std::vector<Check>& checks();

@@ -33,6 +33,15 @@ std::vector<RepackInstance>& repacks() {
   return instances;
 }
 
+std::vector<RoundInstance>& rounds() {
+  static std::vector<RoundInstance> instances;
+  return instances;
+}
+
+const char* name_of(Dtype dtype) {
+  return dtype == Dtype::kHalf ? "Dtype::kHalf" : "Dtype::kBfloat16";
+}
+
 }  // namespace
 
 std::string definition(const FixupKey& key) {
@@ -43,8 +52,8 @@ std::string definition(const FixupKey& key) {
 template <typename Key>
 static std::string weights_of(const Key& key) {
   const char* const kinds[] = {"kTwoField", "kOneField", "kWide"};
-  return std::string("Dtype::") + (key.dtype == Dtype::kHalf ? "kHalf" : "kBfloat16") + ", " +
-         std::to_string(key.bits) + ", Dequant::" + kinds[static_cast<int>(key.dequant)] + ", " +
+  return std::string(name_of(key.dtype)) + ", " + std::to_string(key.bits) +
+         ", Dequant::" + kinds[static_cast<int>(key.dequant)] + ", " +
          (key.asymmetric ? "true" : "false");
 }
 
@@ -62,6 +71,8 @@ std::string definition(const RepackKey& key) {
   const char* const packings[] = {"kGptq", "kAwq", "kCompressedTensors"};
   return std::to_string(key.bits) + ", Packing::" + packings[static_cast<int>(key.packing)];
 }
+
+std::string definition(const RoundKey& key) { return name_of(key.dtype); }
 
 bool register_dequantize(const DequantizeInstance& instance) {
   dequantizes().push_back(instance);
@@ -85,6 +96,11 @@ bool register_wgmma(const WgmmaInstance& instance) {
 
 bool register_repack(const RepackInstance& instance) {
   repacks().push_back(instance);
+  return true;
+}
+
+bool register_round(const RoundInstance& instance) {
+  rounds().push_back(instance);
   return true;
 }
 
@@ -114,6 +130,13 @@ const RepackInstance& find_repack(const RepackKey& key) {
     if (instance.key == key) return instance;
   }
   throw std::invalid_argument("repack_kernel<" + definition(key) + "> is not in this program");
+}
+
+const RoundInstance& find_round(const RoundKey& key) {
+  for (const RoundInstance& instance : rounds()) {
+    if (instance.key == key) return instance;
+  }
+  throw std::invalid_argument("round_kernel<" + definition(key) + "> is not in this program");
 }
 
 const WgmmaInstance& find_wgmma(const WgmmaKey& key) {

@@ -13,6 +13,7 @@
 #include "cuda/fixup.cuh"
 #include "cuda/gemm.h"
 #include "cuda/repack.h"
+#include "cuda/round.h"
 
 namespace padmarlin::emulator {
 
@@ -86,11 +87,23 @@ struct RepackInstance {
   void (*repack)(RepackArguments);
 };
 
+struct RoundKey {
+  Dtype dtype = Dtype::kHalf;
+
+  auto operator<=>(const RoundKey&) const = default;
+};
+
+struct RoundInstance {
+  RoundKey key;
+  void (*round)(RoundArguments);
+};
+
 // The definitions that compile it: template arguments for -DPADMARLIN_INSTANCE.
 std::string definition(const DequantizeKey& key);
 std::string definition(const FixupKey& key);
 std::string definition(const GemmKey& key);
 std::string definition(const RepackKey& key);
+std::string definition(const RoundKey& key);
 std::string definition(const WgmmaKey& key);
 
 // Called before main by each instance.
@@ -98,6 +111,7 @@ bool register_dequantize(const DequantizeInstance& instance);
 bool register_fixup(const FixupInstance& instance);
 bool register_gemm(const GemmInstance& instance);
 bool register_repack(const RepackInstance& instance);
+bool register_round(const RoundInstance& instance);
 bool register_wgmma(const WgmmaInstance& instance);
 
 // Throw std::invalid_argument if the program has no such instance.
@@ -105,6 +119,7 @@ const DequantizeInstance& find_dequantize(const DequantizeKey& key);
 const FixupInstance& find_fixup(const FixupKey& key);
 const GemmInstance& find_gemm(const GemmKey& key);
 const RepackInstance& find_repack(const RepackKey& key);
+const RoundInstance& find_round(const RoundKey& key);
 const WgmmaInstance& find_wgmma(const WgmmaKey& key);
 
 }  // namespace padmarlin::emulator

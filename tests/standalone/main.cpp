@@ -89,6 +89,9 @@ void print_instances(const std::vector<Check>& selected) {
     for (const RepackCase& problem : check.repacks) {
       lines.insert(check.name + " repack " + definition(problem.kernel));
     }
+    for (const RoundCase& problem : check.rounds) {
+      lines.insert(check.name + " round " + definition(problem.kernel));
+    }
   }
   for (const std::string& line : lines) std::puts(line.c_str());
 }
@@ -139,7 +142,7 @@ int main_program(int count, char** arguments) {
   int runs = 0;
   for (const Check& check : selected) {
     runs += run_all(check.name, check.gemms, seeds) + run_all(check.name, check.repacks, seeds) +
-            run_all(check.name, check.fixups, seeds);
+            run_all(check.name, check.fixups, seeds) + run_all(check.name, check.rounds, seeds);
   }
   std::printf("%zu tests, %d launches: all right\n", selected.size(), runs);
   return 0;
