@@ -37,7 +37,7 @@ def own_settings(settings: JsonObject, names: Sequence[str]) -> dict[str, Own]:
 
 def _rules(settings: JsonObject) -> Iterator[tuple[str, Own]]:
     """Each rule, and what holds for the layers that it matches first."""
-    # Some writers have an empty list where there are no rules.
+    # Null, and whatever else is empty, says that there are none.
     if not settings.values.get("dynamic"):
         return
     rules = settings.part("dynamic", "an object: regular expression -> settings")

@@ -16,6 +16,7 @@ import numpy as np
 
 from padmarlin.convert.axis import Array
 from padmarlin.convert.refuse import refuse
+from padmarlin.jsonfile import read_text
 from padmarlin.models.layers import Axis
 
 RECORD = "padmarlin_padding.json"
@@ -70,10 +71,7 @@ def read_record(folder: Path, config: Mapping[str, Any]) -> PaddingRecord | None
     """The record of a folder, from its own file or else from config.json; None: there is none."""
     path, source = folder / RECORD, RECORD
     if path.exists():
-        try:
-            values = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            refuse(RECORD, f"{type(error).__name__} ({error})", "a readable JSON file")
+        values: Any = read_text("convert", path)[1]
     elif CONFIG_KEY in config:
         values, source = config[CONFIG_KEY], f"{CONFIG_KEY!r} in config.json"
     else:

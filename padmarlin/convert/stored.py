@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from padmarlin.convert.axis import Array
 from padmarlin.convert.refuse import refuse
+from padmarlin.models.headers import read_header
 
 ITEM_BYTES = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
@@ -27,7 +27,6 @@ ITEM_BYTES = {
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
     **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
 }
-_MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 _DAMAGED = "download the file again: it is truncated or damaged"
 _CHUNK = 2**23
 
@@ -144,20 +143,9 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def _read_file(path: Path) -> StoredFile:
-    try:
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            length = int.from_bytes(stream.read(8), "little")
-            if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
-                expected = f"a length within its {size} bytes"
-                refuse(path.name, f"a header of {length} bytes", expected, _DAMAGED)
-            header = json.loads(stream.read(length).decode())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        refuse(path.name, f"{type(error).__name__} ({error})", "a safetensors file", _DAMAGED)
-    if not isinstance(header, dict):
-        refuse(path.name, f"a header of type {type(header).__name__}", "an object", _DAMAGED)
+    header, start = read_header(path)
+    size = path.stat().st_size
     metadata = header.pop("__metadata__", None)
-    start = 8 + length
     tensors = tuple(_tensor(path, name, entry, start) for name, entry in header.items())
     end = start
     for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.nbytes)):

@@ -22,12 +22,18 @@ def tensor_shapes(directory: Path) -> Shapes:
     """The shape of every tensor; empty if there are no safetensors files."""
     shapes: Shapes = {}
     for file in sorted(directory.glob("*.safetensors")):
-        shapes.update(_read_header(file))
+        header, _ = read_header(file)
+        header.pop("__metadata__", None)
+        shapes |= {name: _shape(file, name, entry) for name, entry in header.items()}
     return shapes
 
 
-def _read_header(file: Path) -> Shapes:
-    """Eight bytes of length, little-endian, then a JSON object: name -> dtype, shape, offsets."""
+def read_header(file: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and where in the file the data begin.
+
+    Eight bytes of length, little-endian, then a JSON object: name -> dtype, shape, offsets. Raises
+    ValueError for anything else; what the entries hold is not checked.
+    """
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -35,16 +41,12 @@ def _read_header(file: Path) -> Shapes:
             if not 2 <= length <= min(available, _MAX_HEADER_BYTES):
                 expected = f"a length within its {available} bytes"
                 refuse(file.name, f"a header of {length} bytes", expected, _REMEDY)
-            header = json.loads(stream.read(length))
+            header = json.loads(stream.read(length).decode())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        refuse(file.name, f"{type(error).__name__} ({error})", "a safetensors header", _REMEDY)
+        refuse(file.name, f"{type(error).__name__} ({error})", "a safetensors file", _REMEDY)
     if not isinstance(header, dict):
         refuse(file.name, f"a header of type {type(header).__name__}", "an object", _REMEDY)
-    return {
-        name: _shape(file, name, tensor)
-        for name, tensor in header.items()
-        if name != "__metadata__"
-    }
+    return header, 8 + length
 
 
 def _shape(file: Path, name: str, tensor: Any) -> tuple[int, ...]:
