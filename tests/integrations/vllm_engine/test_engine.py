@@ -211,12 +211,15 @@ def test_pipeline(tmp_path: Path) -> None:
     assert largest_error(answer, prompts, logits) < TOLERANCE
 
 
-@pytest.mark.parametrize("what", ["8 bits, zero points of 0, ragged", "symmetric, ragged"])
-def test_reloaded_weights(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize(
+    "what, eager", [("8 bits, zero points of 0, ragged", False), ("symmetric, ragged", True)]
+)
+def test_reloaded_weights(tmp_path: Path, what: str, eager: bool) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     written(first, what, seed=1)
     prompts, logits = written(second, what, seed=2)
-    answer = ask(tmp_path, first, prompts, VOCABULARY, 2, AUTO, reload=second)
+    options = {"reload": second, "enforce_eager": eager}
+    answer = ask(tmp_path, first, prompts, VOCABULARY, 2, AUTO, **options)
     assert largest_error(answer, prompts, logits) < TOLERANCE
 
 

@@ -148,7 +148,8 @@ def test_fused_matrices_whose_rows_differ_in_order(ranks_of, make, kind, n, tp: 
     biases = case.bias.split(list(n))
     whole = [y + part.double() for y, part in zip(cases.expected(case, read), biases, strict=True)]
     for rank, outcome in enumerate(outcomes):
-        assert f"qweight_{len(n) - 1}" in outcome.parameters
+        # vLLM finds the device of a layer with LoRA by its "qweight".
+        assert {"qweight", f"qweight_{len(n) - 1}"} <= outcome.parameters.keys()
         wanted = cases.of_rank(case, whole, rank, tp)
         cases.assert_close(outcome.y, wanted, f"rank {rank} of {tp}")
 
