@@ -21,16 +21,19 @@ constexpr int64_t partials_bytes(const Partition& partition, int tile_m, int til
 }
 
 // Vectors that are loaded before the first is added. One at a time would wait for L2 each: a load
-// and its additions behind a condition are not taken apart by the compiler.
-constexpr int kFixupBatch = 4;
+// and its additions behind a condition are not taken apart by the compiler. Where there are many,
+// twice as many on their way cost no register that the products had not.
+constexpr int fixup_batch(int vectors) {
+  return vectors >= 16 && vectors % 8 == 0 ? 8 : vectors < 4 ? vectors : 4;
+}
 
 // For all threads that `sync` joins (all of the block, or a named barrier's); true for all of them
 // in the block that comes last: its `acc` then holds the sum and is ready for the epilogue.
 //   threads        those below this number hold the tile, in `acc`: any array of floats, whose
 //                  meaning is the kernel's. A thread reads back what the same thread of other
 //                  blocks wrote, 16 bytes a lane, neighbours side by side.
-//   vectors        of four floats in `acc` that are worth adding, whole batches; all blocks say
-//                  the same
+//   vectors        of four floats in `acc` that are worth adding, rounded up to whole batches; all
+//                  blocks say the same
 //   last_to_come   a word of shared memory that nothing else uses
 // Ordered by: stores, barrier, the counter's release; its acquire, barrier, loads.
 template <typename Fragment, typename Sync>
@@ -39,7 +42,7 @@ PADMARLIN_DEVICE bool add_partials(const SplitWorkspace& workspace, const Partit
                                    int vectors, int* last_to_come, const Sync& sync) {
   static_assert(sizeof(Fragment) % sizeof(float4) == 0, "a thread holds whole vectors of floats");
   constexpr int kVectors = sizeof(Fragment) / sizeof(float4);
-  constexpr int kBatch = kVectors < kFixupBatch ? kVectors : kFixupBatch;
+  constexpr int kBatch = fixup_batch(kVectors);
   static_assert(kVectors % kBatch == 0, "batches are whole");
   const bool holds = thread < threads;
   float* const own = reinterpret_cast<float*>(&acc);
@@ -51,7 +54,7 @@ PADMARLIN_DEVICE bool add_partials(const SplitWorkspace& workspace, const Partit
   if (holds) {
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
-      if (i >= vectors) continue;
+      if (i / kBatch * kBatch >= vectors) continue;
       const float4 part = {own[4 * i], own[4 * i + 1], own[4 * i + 2], own[4 * i + 3]};
       *reinterpret_cast<float4*>(address(segment.split, i)) = part;
     }
