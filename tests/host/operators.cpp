@@ -12,11 +12,11 @@
 
 namespace padmarlin {
 
-constexpr uint16_t kMark = 0x4400;  // 4.0 in fp16
-
-int launch_gemm(const GemmArguments& args, const GemmChoice&, void*) {
+int launch_gemm(const GemmArguments& args, const GemmChoice& choice, void*) {
+  constexpr uint16_t kMark = 0x4400, kWrong = 0xc400;  // 4 and -4 in fp16
+  const uint16_t mark = choice.family == Family::kScratch ? kWrong : kMark;
   for (int row = 0; row < args.m; ++row) {
-    for (int n = 0; n < args.n; ++n) static_cast<uint16_t*>(args.out)[row * args.ldc + n] = kMark;
+    for (int n = 0; n < args.n; ++n) static_cast<uint16_t*>(args.out)[row * args.ldc + n] = mark;
   }
   return 0;
 }
