@@ -148,6 +148,11 @@ constexpr Segment segment(const Partition& p, int block, int index) {
   return {tile, cut(split), cut(split + 1), split, p.splits, place * p.splits, place};
 }
 
+// The same as segment(p, block, 0), with fewer divisions: a kernel's first load waits for them.
+constexpr Segment first_segment(const Partition& p, int block) {
+  return p.streamed != 0 ? streamed_segment(p, block, 0) : segment(p, block, 0);
+}
+
 // ---- where partial tiles are kept while they wait to be added
 
 // Streamed: a block has at most two partial tiles, one that it continues (slot 2b) and one that it

@@ -4,6 +4,7 @@
 // does not have are left as they are: a row of the output depends on no other row.
 #pragma once
 
+#include <ptx/bits.cuh>
 #include <ptx/cp_async.cuh>
 #include <ptx/shared_memory.cuh>
 
@@ -21,8 +22,9 @@ PADMARLIN_DEVICE int activation_copy_bytes(const GemmArguments& args) {
   return static_cast<int>(all & (~all + 1));
 }
 
-// One lane's part of its group's loads. A row of a tile is 128 bytes: a warp copies bytes / 4 rows
-// at a time in pieces of `bytes`, and the warps of the group take turns.
+// One lane's part of its group's loads. A row of a tile is 128 bytes: a warp copies as many rows at
+// a time as its lanes have pieces of `bytes`, and the warps of the group take turns. Of 16 bytes a
+// lane has two, 64 bytes apart: eight rows at a time, whose swizzle is the same in the next eight.
 //
 // Elements (2) are loaded in pairs, a lane to each, into registers before the products of another
 // tile and stored after them: `fetch` and `store`. Rows beyond kHeldRows of a warp, which few rows
@@ -34,11 +36,12 @@ class ActivationLoader {
                                     int lane)
       : bytes_(activation_copy_bytes(args)) {
     const int piece_bytes = gathers() ? 4 : bytes_;
-    const int pieces = kActivationRowBytes / piece_bytes;
-    row_ = column_warp * (kWarp / pieces) + lane / pieces;
-    row_step_ = column_warps * (kWarp / pieces);
+    const int lanes = bytes_ == 16 ? 4 : kActivationRowBytes / piece_bytes;  // to a row
+    row_ = column_warp * (kWarp / lanes) + lane / lanes;
+    row_step_ = column_warps * (kWarp / lanes);
     step_ = row_step_ * args.lda;
-    offset_ = lane % pieces * piece_bytes;
+    offset_ = lane % lanes * piece_bytes;
+    place_ = place(row_);
   }
 
   PADMARLIN_DEVICE bool gathers() const { return bytes_ == 2; }
@@ -47,11 +50,11 @@ class ActivationLoader {
   PADMARLIN_DEVICE void seek(const GemmArguments& args, int m0, int k_tile) {
     const int rows = args.m - m0;
     num_rows_ = rows < kMSteps * kStepRows ? rows : kMSteps * kStepRows;
-    source_ = static_cast<const uint16_t*>(args.a) + (m0 + row_) * args.lda;
+    m_ = m0 + row_;
     if (gathers()) {
       name_columns(args, k_tile);
     } else {
-      source_ += column_of(args, k_tile);
+      source_ = first(args) + column_of(args, k_tile);
     }
   }
 
@@ -59,31 +62,54 @@ class ActivationLoader {
   PADMARLIN_DEVICE void load(const GemmArguments& args, int k_tile, uint8_t* stage) const {
     const int column = column_of(args, k_tile);
     if (bytes_ == 16) {
-      copy<16>(args, column, stage);
+      copy<16>(args, column, 0, stage);
+      copy<16>(args, column, 1, stage);
     } else if (bytes_ == 8) {
-      copy<8>(args, column, stage);
+      copy<8>(args, column, 0, stage);
     } else {
-      copy<4>(args, column, stage);
+      copy<4>(args, column, 0, stage);
     }
   }
 
-  PADMARLIN_DEVICE void fetch(const GemmArguments& args) {
+  // From k_tile up to here, `load` copies whole pieces of 16 bytes, and few: load_whole will do.
+  PADMARLIN_DEVICE int whole_end(const GemmArguments& args, int k_tile) const {
+    const bool whole = bytes_ == 16 && k_tile * kTile >= args.front_pad;
+    return whole && num_rows_ <= kWholeTurns * row_step_ ? (args.front_pad + args.k) / kTile : 0;
+  }
+
+  // `load` of such a tile, and on by `step` tiles: what nearly all iterations do.
+  PADMARLIN_DEVICE void load_whole(uint8_t* stage, int step) {
     const uint16_t* source = source_;
+    uint8_t* place = stage + place_;
 #pragma unroll
-    for (int i = 0; i < kHeldRows; ++i, source += step_) {
-      if (row_ + i * row_step_ >= num_rows_) break;
+    for (int turn = 0; turn < kWholeTurns; ++turn) {
+      const bool present = row_ + turn * row_step_ < num_rows_;
+      ptx::cp_async_if(present, place, source);
+      ptx::cp_async_if(present, flip(place, kHalfRowBytes), source + kHalfRowBytes / 2);
+      source += step_;
+      place += row_step_ * kActivationRowBytes;
+    }
+    source_ += static_cast<int64_t>(step) * kTile;
+  }
+
+  PADMARLIN_DEVICE void fetch(const GemmArguments& args) {
+    int row = held_row();
+    const uint16_t* source = first(args);
+#pragma unroll
+    for (int i = 0; i < kHeldRows; ++i, row += row_step_, source += step_) {
+      if (row >= num_rows_) break;
       held_[i] = pair(args, source);
     }
   }
 
   PADMARLIN_DEVICE void store(const GemmArguments& args, uint8_t* stage) const {
-    int row = row_;
+    int row = held_row();
 #pragma unroll
     for (int i = 0; i < kHeldRows; ++i, row += row_step_) {
       if (row >= num_rows_) return;
       store_pair(stage, row, held_[i]);
     }
-    const uint16_t* source = source_ + kHeldRows * step_;
+    const uint16_t* source = first(args) + kHeldRows * step_;
 #pragma unroll 1
     for (; row < num_rows_; row += row_step_, source += step_) {
       store_pair(stage, row, pair(args, source));
@@ -95,12 +121,15 @@ class ActivationLoader {
     if (gathers()) {
       name_columns(args, k_tile);
     } else {
-      source_ += step * kTile;
+      source_ += static_cast<int64_t>(step) * kTile;
     }
   }
 
  private:
   static constexpr int kHeldRows = 4;
+  static constexpr int kHalfRowBytes = kActivationRowBytes / 2;
+  // Turns of the warps that load_whole takes: with 4 column warps all rows.
+  static constexpr int kWholeTurns = kMSteps <= 4 ? 1 : kMSteps / 4;
 
   struct Pair {
     uint16_t low, high;
@@ -109,25 +138,24 @@ class ActivationLoader {
   // A piece is whole, cut by the end of K, or absent; the front pad is a multiple of it, so the
   // head never cuts one. An absent piece's address may lie outside A: nothing is read there.
   template <int kBytes>
-  PADMARLIN_DEVICE void copy(const GemmArguments& args, int column, uint8_t* stage) const {
+  PADMARLIN_DEVICE void copy(const GemmArguments& args, int first_column, int half,
+                             uint8_t* stage) const {
     constexpr int kElements = kBytes / 2;
-    const int left = args.k - column;
-    // What nearly all pieces are, and a copy of constant size is cheaper.
-    if (column >= 0 && left >= kElements) return copy_rows<kBytes>(stage, kBytes);
-    copy_rows<kBytes>(stage, column < 0 || left <= 0 ? 0 : left * 2);
+    const int column = first_column + half * (kTile / 2), left = args.k - column;
+    const int present = column < 0 || left <= 0 ? 0 : left < kElements ? left : kElements;
+    const uint16_t* source = source_ + half * (kTile / 2);
+#pragma unroll 1
+    for (int row = row_; row < num_rows_; row += row_step_, source += step_) {
+      ptx::cp_async<kBytes>(flip(stage + place(row), half * kHalfRowBytes), source, present * 2);
+    }
   }
 
-  template <int kBytes>
-  PADMARLIN_DEVICE void copy_rows(uint8_t* stage, int present_bytes) const {
-    const uint16_t* source = source_;
-    int row = row_;
-    if (row >= num_rows_) return;
-    ptx::cp_async<kBytes>(stage + place(row), source, present_bytes);
-#pragma unroll 1
-    while ((row += row_step_) < num_rows_) {
-      source += step_;
-      ptx::cp_async<kBytes>(stage + place(row), source, present_bytes);
-    }
+  // The first row. Where registers are few the others' places must not wait in some.
+  PADMARLIN_DEVICE int held_row() const { return kMSteps == 2 ? ptx::opaque(row_) : row_; }
+
+  // Column 0 of the lane's first row.
+  PADMARLIN_DEVICE const uint16_t* first(const GemmArguments& args) const {
+    return static_cast<const uint16_t*>(args.a) + m_ * args.lda;
   }
 
   PADMARLIN_DEVICE int place(int row) const {
@@ -142,11 +170,11 @@ class ActivationLoader {
   PADMARLIN_DEVICE void name_columns(const GemmArguments& args, int k_tile) {
     if (args.columns != nullptr) {
       const int32_t* columns = args.columns + k_tile * kTile + offset_ / 2;
-      low_column_ = columns[0];
-      high_column_ = columns[1];
+      columns_[0] = columns[0];
+      columns_[1] = columns[1];
     } else {
-      low_column_ = column_of(args, k_tile);
-      high_column_ = low_column_ + 1;
+      columns_[0] = column_of(args, k_tile);
+      columns_[1] = columns_[0] + 1;
     }
   }
 
@@ -154,22 +182,27 @@ class ActivationLoader {
   // belong into the table.
   PADMARLIN_DEVICE Pair pair(const GemmArguments& args, const uint16_t* row) const {
     const auto k = static_cast<uint32_t>(args.k);
-    const bool has_low = static_cast<uint32_t>(low_column_) < k;
-    const bool has_high = static_cast<uint32_t>(high_column_) < k;
-    return {has_low ? row[low_column_] : uint16_t{0}, has_high ? row[high_column_] : uint16_t{0}};
+    const bool has_low = static_cast<uint32_t>(columns_[0]) < k;
+    const bool has_high = static_cast<uint32_t>(columns_[1]) < k;
+    return {has_low ? row[columns_[0]] : uint16_t{0}, has_high ? row[columns_[1]] : uint16_t{0}};
   }
 
   PADMARLIN_DEVICE void store_pair(uint8_t* stage, int row, Pair pair) const {
     ptx::st_shared(stage + place(row), static_cast<uint32_t>(pair.high) << 16 | pair.low);
   }
 
-  int bytes_;               // of a piece
-  int row_, row_step_;      // of the tile: the lane's first, and how far its next is
-  int64_t step_;            // that far, in elements of A
-  int offset_;              // of the lane's piece in its row, in bytes
-  int num_rows_;            // that A has for this tile
-  const uint16_t* source_;  // the lane's first element; if it gathers, column 0 of its first row
-  int low_column_, high_column_;  // of the next tile's pair, if it gathers
+  int bytes_;           // of a piece
+  int row_, row_step_;  // of the tile: the lane's first, and how far its next is
+  int64_t step_;        // that far, in elements of A
+  int offset_;          // of the lane's piece in its row, in bytes
+  int place_;           // of the piece in a stage
+  int num_rows_;        // that A has for this tile
+  int m_;               // the lane's first row of A
+  // Of the next tile; as a union, for the registers are few.
+  union {
+    const uint16_t* source_;  // the lane's piece in its first row
+    int columns_[2];          // if it gathers: the columns of the lane's pair
+  };
   Pair held_[kHeldRows];
 };
 

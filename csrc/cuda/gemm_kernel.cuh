@@ -25,6 +25,10 @@
 
 namespace padmarlin {
 
+// A number that is the same for the whole warp, in a register: ptxas cannot compute anew what a
+// shuffle gave, as it does with whatever comes from the kernel's arguments.
+PADMARLIN_DEVICE int kept(int value, int lane) { return ptx::shfl(lane == 0 ? value : 0, 0); }
+
 // Where a lane finds its operands in a stage.
 struct LaneOffsets {
   int weights, scales, activations;
@@ -40,14 +44,14 @@ PADMARLIN_DEVICE LaneOffsets lane_offsets(int column_warp, int lane) {
   return {part + lane * 16, part + Layout::kScales + lane / 4 * 16, activation_offset(row, chunk)};
 }
 
-// Operand B of every step for one k-slice. The swizzle is an exclusive or: so is a move by chunks.
+// Operand B of every step for one k-slice.
 template <int kMSteps>
-PADMARLIN_DEVICE void load_activations(const uint8_t* stage, int lane_offset, int slice,
+PADMARLIN_DEVICE void load_activations(const uint8_t* activations, int slice,
                                        uint32_t (&b)[kMSteps][2]) {
   uint32_t matrices[4];
 #pragma unroll
   for (int i = 0; i < kMSteps; i += 2) {
-    ptx::ldmatrix_x4(matrices, stage + (lane_offset ^ slice * 32) + i * kStepRows * 128);
+    ptx::ldmatrix_x4(matrices, flip(activations, slice * 32) + i * kStepRows * 128);
     b[i][0] = matrices[0], b[i][1] = matrices[1];
     b[i + 1][0] = matrices[2], b[i + 1][1] = matrices[3];
   }
@@ -61,15 +65,16 @@ PADMARLIN_DEVICE void multiply_stage(const uint8_t* stage, const LaneOffsets& la
   using Weights = Dequantizer<kDtype, kBits, kDequant, kAsymmetric>;
   const uint8_t* weights = stage + lane_offset.weights;
   const uint8_t* scales = stage + lane_offset.scales;
+  const uint8_t* activations = stage + lane_offset.activations;
   uint32_t b[kMSteps][2], matrices[4];
 
 #pragma unroll
   for (int slice = 0; slice < kSlicesPerTile; ++slice) {
     if constexpr (kMSteps > 1) {
-      load_activations<kMSteps>(stage, lane_offset.activations, slice, b);
+      load_activations<kMSteps>(activations, slice, b);
     } else {
       if (slice % 2 == 0) {
-        ptx::ldmatrix_x4(matrices, stage + (lane_offset.activations ^ slice * 32));
+        ptx::ldmatrix_x4(matrices, flip(activations, slice * 32));
       }
       b[0][0] = matrices[slice % 2 * 2], b[0][1] = matrices[slice % 2 * 2 + 1];
     }
@@ -110,56 +115,59 @@ __global__ void __launch_bounds__(kMaxBlockThreads, min_blocks_per_sm(kBits, kMS
   const int column_warps = choice.shape.column_warps, k_groups = choice.shape.k_groups;
   const int k_group = warp / column_warps, column_warp = warp % column_warps;
 
-  // Opaque numbers: they stay in registers rather than be computed anew for each tile.
+  // Held in registers rather than computed anew for each tile.
   const int bytes = ptx::opaque(stage_bytes(kBits, kAsymmetric, {kMSteps, column_warps, k_groups}));
-  const int group_threads = ptx::opaque(column_warps * kWarp);
+  const int group_threads = kept(column_warps * kWarp, lane);
+  const int group_barrier = kept(1 + k_group, lane);
+  const int k_step = kept(k_groups, lane);
   uint8_t* const ring = ptx::dynamic_shared() + ptx::opaque(k_group * kStages * bytes);
-  uint8_t* const ring_end = ring + kStages * bytes;
   const LaneOffsets lane_offset = lane_offsets<Layout, kMSteps>(column_warp, lane);
 
-  if (args.overlaps_previous) {
-    const Segment run = segment(choice.partition, ptx::ctaid_x(), 0);
-    const int n_tile = tile_of(choice, run).n * column_warps, n_tiles = args.padded_n / kTile;
-    prefetch_weights(args.qweight, kBits, choice.partition.k_tiles, run, (kStages - 1) * k_groups,
-                     n_tile, n_tile + column_warps < n_tiles ? n_tile + column_warps : n_tiles);
+  const Partition& partition = choice.partition;
+  const int block = ptx::ctaid_x(), n_tiles = args.padded_n / kTile;
+  Segment run = first_segment(partition, block);
+  if (const int n_tile = tile_of(choice, run).n * column_warps + column_warp; n_tile < n_tiles) {
+    prefetch_weights<kBits, kStages - 1>(args.qweight, partition.k_tiles, n_tile,
+                                         run.k_begin + k_group, run.k_end, k_groups, lane);
   }
   wait_for_previous_kernel();
 
-  Feeder<kBits, kAsymmetric, kMSteps> feeder(args, choice, k_group, column_warp, lane,
+  Feeder<kBits, kAsymmetric, kMSteps> feeder(args, choice, run, k_group, k_step, column_warp, lane,
                                              lane_offset.weights);
-  uint8_t* free_stage = ring;  // the one to fill next; the one after it is the oldest
+  static_assert((kStages & (kStages - 1)) == 0, "slots are counted modulo a power of two");
+  int free_slot = 0;                    // the one to fill next; the one after it is the oldest
+  int lead = (kStages - 1) * k_groups;  // so many k-tiles are loaded before the first product
 
-  const Partition& partition = choice.partition;
-  const int block = ptx::ctaid_x();
 #pragma unroll 1
-  for (int index = 0; index < num_segments(partition, ptx::opaque(block)); ++index) {
-    const Segment run = segment(partition, block, index);
-    // So many k-tiles are loaded before the first product.
-    const int lead = index == 0 ? (kStages - 1) * k_groups : 0;
+  for (int index = 0;;) {
     // A warp past N multiplies nothing, it only helps to load A.
     const int n_tile = tile_of(choice, run).n * column_warps + column_warp;
-    const int first = n_tile < args.padded_n / kTile ? run.k_begin : run.k_end;
+    const int first = n_tile < n_tiles ? run.k_begin : run.k_end;
 
     Sums<kMSteps> sums = {};
 #pragma unroll 1
-    for (int k_tile = run.k_begin + k_group - lead; k_tile < run.k_end; k_tile += k_groups) {
+    for (int k_tile = run.k_begin + k_group - lead; k_tile < run.k_end; k_tile += k_step) {
       ptx::cp_async_wait_group<kStages - 2>();
       // The group's copies of this stage have landed, and the group is done with the stage before
       // it, which the next load fills.
-      ptx::bar_sync(1 + k_group, group_threads);
-      uint8_t* const stage = free_stage + bytes == ring_end ? ring : free_stage + bytes;
-      feeder.begin(free_stage);
+      ptx::bar_sync(group_barrier, group_threads);
+      uint8_t* const free_stage = ring + free_slot * bytes;
+      free_slot = (free_slot + 1) & (kStages - 1);
+      const int unfinished = feeder.begin(free_stage);
       if (k_tile >= first) {
-        multiply_stage<kDtype, kBits, kDequant, kAsymmetric, kMSteps>(stage, lane_offset, sums);
+        multiply_stage<kDtype, kBits, kDequant, kAsymmetric, kMSteps>(ring + free_slot * bytes,
+                                                                      lane_offset, sums);
       }
-      feeder.end(free_stage);
-      free_stage = stage;
+      if (unfinished != 0) feeder.end(free_stage);
     }
+    lead = 0;
 
     // Asked again: through the loop above its numbers would cost registers.
     const Segment done = segment(partition, block, ptx::opaque(index));
     Epilogue<kDtype, kMSteps>{args, choice, done, tile_of(choice, done), k_group, column_warp, lane}
         .run(sums, ptx::dynamic_shared() + k_groups * kStages * bytes);
+    if (++index >= num_segments(partition, ptx::opaque(block))) break;
+    run = segment(partition, block, index);
   }
 }
 

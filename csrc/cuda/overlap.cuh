@@ -1,28 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-// The beginning of a kernel that may start before the one in front of it has ended: its first
-// weights travel to L2 meanwhile, and nothing else of it does (docs/kernel-schedule.md).
+// The beginning of a kernel: its first weights travel to L2, and, if it may start before the one in
+// front of it has ended, nothing else of it does until then (docs/kernel-schedule.md).
 #pragma once
 
+#include <ptx/global_memory.cuh>
 #include <ptx/grid_dependency.cuh>
-#include <ptx/special_registers.cuh>
 
 #include "core/layout.h"
-#include "core/stream_k.h"
 
 namespace padmarlin {
 
-// The first `ahead` k-tiles of `run` for the 64-column tiles [n_begin, n_end), by all threads: as
-// much as the block will have in flight. Safe even for weights that the kernel before writes: what
+// The first weights of one warp, by all of its lanes: k-tiles k_tile, k_tile + step, ... < k_end of
+// the tensor's column tile n_tile, as many as the warp will have in flight. Its copies then wait
+// for L2 at most, however late they come. Safe even for weights that the kernel before writes: what
 // it stores goes to the same L2.
-PADMARLIN_DEVICE void prefetch_weights(const uint32_t* qweight, int bits, int k_tiles,
-                                       const Segment& run, int ahead, int n_begin, int n_end) {
-  const int left = run.k_end - run.k_begin;
-  const int wanted = left < ahead ? left : ahead;
-  const int i = ptx::tid_x();
-  const int n_tile = n_begin + i / wanted;
-  if (n_tile >= n_end) return;
-  const int64_t tile = static_cast<int64_t>(n_tile) * k_tiles + run.k_begin + i % wanted;
-  ptx::bulk_prefetch_l2(qweight + tile * tile_words(bits), tile_bytes(bits));
+template <int kBits, int kAhead>
+PADMARLIN_DEVICE void prefetch_weights(const uint32_t* qweight, int k_tiles, int n_tile, int k_tile,
+                                       int k_end, int step, int lane) {
+  constexpr int kLineWords = 128 / 4, kLines = tile_words(kBits) / kLineWords;
+#pragma unroll
+  for (int line = lane; line < kAhead * kLines; line += kWarp) {
+    const int ahead = k_tile + line / kLines * step;
+    if (ahead >= k_end) return;
+    const int64_t tile = static_cast<int64_t>(n_tile) * k_tiles + ahead;
+    ptx::prefetch_l2(qweight + tile * tile_words(kBits) + line % kLines * kLineWords);
+  }
 }
 
 // By all threads, before anything but the weights is read and before anything is written:

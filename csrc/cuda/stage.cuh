@@ -10,7 +10,7 @@
 //     zeros       the same, asymmetric only
 #pragma once
 
-#include <ptx/qualifiers.cuh>
+#include <ptx/shared_memory.cuh>
 
 #include "core/mma_block.h"
 
@@ -24,6 +24,11 @@ struct Stage {
   static constexpr int kScales = tile_bytes(kBits);
   static constexpr int kZeros = kScales + kScaleBytes;
 };
+
+// The swizzle is an exclusive or: so is a move by `bytes`, chunks and a power of two, inside a row.
+PADMARLIN_DEVICE uint8_t* flip(const uint8_t* place, int bytes) {
+  return ptx::shared_pointer(ptx::shared_address(place) ^ static_cast<uint32_t>(bytes));
+}
 
 constexpr int activation_offset(int row, int chunk) { return (row * 8 + (chunk ^ (row & 7))) * 16; }
 

@@ -3,6 +3,7 @@
 // Raggedness is gone by now: tiles are whole, and each k-slice names its scale row.
 #pragma once
 
+#include <ptx/bits.cuh>
 #include <ptx/cp_async.cuh>
 
 #include "cuda/gemm.h"
@@ -21,11 +22,26 @@ class WeightLoader {
     const int k_tiles = args.padded_k / kTile;
     tile_ = reinterpret_cast<const uint8_t*>(args.qweight) + lane * 16 +
             (static_cast<size_t>(n_tile) * k_tiles + k_tile) * tile_bytes(kBits);
-    const int column = n_tile * kTile + lane % 8 * 8;
-    scales_ = static_cast<const uint16_t*>(args.scales) + column;
-    if constexpr (kAsymmetric) zeros_ = args.zeros + column;
-    name_row(args, k_tile, lane);
+    column_ = n_tile * (kTile / kEight) + lane % 8;
+    names_ = args.slice_rows + k_tile * kSlicesPerTile + lane / 8;
+    named_row_ = *names_;
   }
+
+  // A warp past N only helps to load A.
+  PADMARLIN_DEVICE bool exist(const GemmArguments& args) const {
+    return column_ < static_cast<uint32_t>(args.padded_n) / kEight;
+  }
+
+  // Instead of `seek`'s, in the kernel's first segment: every step-th tile of [k_tile, k_end).
+  // Lanes that would all read one tile's names read those of the next tiles too: these are then in
+  // L1, and the first loads wait for memory once, not once for each stage.
+  static PADMARLIN_DEVICE int first_name(const GemmArguments& args, int k_tile, int k_end, int step,
+                                         int lane) {
+    const int ahead = k_tile + lane % kStages * step;
+    const int read = ahead < k_end ? ahead : k_end - 1;
+    return ptx::shfl(args.slice_rows[read * kSlicesPerTile + lane / 8], lane / 8 * 8);
+  }
+  PADMARLIN_DEVICE void set_name(int name) { named_row_ = name; }
 
   // Copies the tile to this lane's place in the warp's part of a stage.
   PADMARLIN_DEVICE void load(const GemmArguments& args, uint64_t policy, uint8_t* place) const {
@@ -40,26 +56,29 @@ class WeightLoader {
     // A row outside the table cannot come from repack; it must still not be read.
     const uint32_t last = static_cast<uint32_t>(args.scale_rows - 1);
     const uint32_t named = static_cast<uint32_t>(named_row_);
-    const size_t row = named < last ? named : last;
-    const size_t source = row * static_cast<uint32_t>(args.padded_n);
-    ptx::cp_async<16>(place + Layout::kScales, scales_ + source, 16);
-    if constexpr (kAsymmetric) ptx::cp_async<16>(place + Layout::kZeros, zeros_ + source, 16);
+    const uint32_t row = named < last ? named : last;
+    const uint32_t source = row * (static_cast<uint32_t>(args.padded_n) / kEight) + column_;
+    ptx::cp_async<16>(place + Layout::kScales, static_cast<const uint4*>(args.scales) + source, 16);
+    if constexpr (kAsymmetric) {
+      ptx::cp_async<16>(place + Layout::kZeros, reinterpret_cast<const uint4*>(args.zeros) + source,
+                        16);
+    }
   }
 
-  // On to `k_tile`, `step` tiles further along K.
-  PADMARLIN_DEVICE void advance(const GemmArguments& args, int k_tile, int step, int lane) {
-    tile_ += static_cast<size_t>(step) * tile_bytes(kBits);
-    name_row(args, k_tile, lane);
+  // On by `step` tiles along K.
+  PADMARLIN_DEVICE void advance(int step) {
+    tile_ += static_cast<int64_t>(step) * tile_bytes(kBits);
+    names_ += static_cast<int64_t>(step) * kSlicesPerTile;
+    named_row_ = *names_;
   }
 
  private:
-  PADMARLIN_DEVICE void name_row(const GemmArguments& args, int k_tile, int lane) {
-    named_row_ = args.slice_rows[k_tile * kSlicesPerTile + lane / 8];
-  }
+  static constexpr int kEight = 8;  // scales or zeros in 16 bytes; fewer than 2^32 of these exist
 
   const uint8_t* tile_;
-  const uint16_t *scales_, *zeros_;  // the lane's columns in row 0
-  int named_row_;                    // of the scales, as the table has it
+  const int32_t* names_;  // the lane's k-slice in the table of scale rows
+  int named_row_;         // of the scales, as the table has it
+  uint32_t column_;       // the lane's eight columns among those of a row
 };
 
 }  // namespace padmarlin

@@ -94,6 +94,27 @@ bool elect_sync() {
   return elected;
 }
 
+// ---- shfl.sync.idx
+
+namespace {
+
+struct ShflOperands {
+  int value, source, result;
+};
+
+}  // namespace
+
+int shfl(int value, int source) {
+  ShflOperands operands{value, source, 0};
+  rendezvous("shfl", &operands, [](Warp& warp) {
+    for (Thread* const lane : warp.lanes) {
+      auto& own = *static_cast<ShflOperands*>(lane->operands);
+      own.result = static_cast<ShflOperands*>(warp.lanes[own.source & 31]->operands)->value;
+    }
+  });
+  return operands.result;
+}
+
 // ---- barriers of some warps
 
 namespace {

@@ -62,12 +62,9 @@ void check_region(const char* instruction, const void* global, int bytes) {
 
 void griddepcontrol_wait() { running_thread().waited = true; }
 
-void bulk_prefetch_l2(const void* global, int bytes) {
-  if (reinterpret_cast<uintptr_t>(global) % 16 || bytes % 16) {
-    fail("bulk_prefetch_l2: address and size are multiples of 16");
-  }
+void prefetch_l2(const void* global) {
   const Unobserved unobserved;
-  check_region("bulk_prefetch_l2", global, bytes);
+  check_region("prefetch_l2", global, 1);
 }
 
 // Threads take turns between instructions only, so the steps below are one. Other threads may run

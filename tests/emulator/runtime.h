@@ -77,7 +77,7 @@ uint32_t shared_address(const void* pointer);
 // ---- global memory. What the atomic orders besides is told to ThreadSanitizer.
 // An atomic or asynchronous copy before the wait ends a launch that overlaps_previous.
 void griddepcontrol_wait();
-void bulk_prefetch_l2(const void* global, int bytes);
+void prefetch_l2(const void* global);
 uint32_t atom_inc(uint32_t* address, uint32_t bound, bool acquires, bool releases);
 
 // ---- warp-wide instructions: every lane must come
@@ -88,6 +88,7 @@ void mma_m16n8k16(Dtype dtype, float (&d)[4], const uint32_t (&a)[4], const uint
 void syncwarp();
 // True in one lane of the warp.
 bool elect_sync();
+int shfl(int value, int source);
 
 // ---- the block's barrier
 void bar_sync();

@@ -105,11 +105,11 @@ FIXUP = [
         REPORT, "before griddepcontrol_wait",
     ),
     Mutant(
-        "prefetch_beyond_n", OVERLAP, "  if (n_tile >= n_end) return;\n", "", "pipeline", REPORT,
-        "bulk_prefetch_l2: reads",
+        "prefetch_beyond_n", "cuda/gemm_kernel.cuh", "column_warp; n_tile < n_tiles)",
+        "column_warp; n_tile >= 0)", "n_tail", REPORT, "prefetch_l2: reads",
     ),
     Mutant(
-        "prefetch_beyond_k", OVERLAP, "left < ahead ? left : ahead", "ahead", "k_tail", REPORT,
-        "bulk_prefetch_l2: reads",
+        "prefetch_beyond_k", OVERLAP, "    if (ahead >= k_end) return;\n", "", "k_tail", REPORT,
+        "prefetch_l2: reads",
     ),
 ]  # fmt: skip

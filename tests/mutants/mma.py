@@ -14,15 +14,15 @@ BLOCK = "core/mma_block.h"
 EPILOGUE = "cuda/epilogue.cuh"
 
 WAIT = "ptx::cp_async_wait_group<kStages - 2>();"
-BARRIER = "      ptx::bar_sync(1 + k_group, group_threads);\n"
-BEGIN = "      feeder.begin(free_stage);\n"
-NEXT = "free_stage + bytes == ring_end ? ring : free_stage + bytes;"
+BARRIER = "      ptx::bar_sync(group_barrier, group_threads);\n"
+FREE = "      uint8_t* const free_stage = ring + free_slot * bytes;\n"
+NEXT = "      free_slot = (free_slot + 1) & (kStages - 1);\n"
+BEGIN = "      const int unfinished = feeder.begin(free_stage);\n"
 COMMIT = (
     "    }\n    // Past the last tile an empty group: "
     '"all but the newest two" always means the same stage.\n'
     "    ptx::cp_async_commit_group();\n"
 )
-STAGE_TO_USE = f"      uint8_t* const stage = {NEXT}\n"
 MATRIX_ROW = "lane / 16 * 8 + lane % 8;"
 
 PIPELINE = [
@@ -39,28 +39,26 @@ PIPELINE = [
     Mutant("no_barrier_in_the_loop", GEMM, BARRIER, "", "pipeline", WRONG),
     Mutant("no_barrier_in_the_loop_race", GEMM, BARRIER, "", "pipeline", RACE),
     Mutant(
-        "groups_share_a_barrier", GEMM, "ptx::bar_sync(1 + k_group,", "ptx::bar_sync(1,",
-        "pipeline", RACE,
+        "groups_share_a_barrier", GEMM, "kept(1 + k_group, lane)", "kept(1, lane)", "pipeline",
+        RACE,
     ),
     Mutant(
-        "load_before_the_barrier", GEMM, BARRIER + STAGE_TO_USE + BEGIN,
-        STAGE_TO_USE + BEGIN + BARRIER, "pipeline", RACE,
+        "load_before_the_barrier", GEMM, BARRIER + FREE + NEXT + BEGIN,
+        FREE + NEXT + BEGIN + BARRIER, "pipeline", RACE,
     ),
     Mutant(
-        "load_into_the_stage_in_use", GEMM, BEGIN, BEGIN.replace("free_stage", "stage"), "pipeline",
-        NAN,
+        "load_into_the_stage_in_use", GEMM, FREE + NEXT, NEXT + FREE, "pipeline", NAN,
     ),
     Mutant(
-        "ring_one_stage_short", GEMM, NEXT, NEXT.replace("== ring_end", "== ring_end - bytes"),
+        "ring_one_stage_short", GEMM, NEXT, NEXT.replace("& (kStages - 1)", "% (kStages - 1)"),
         "pipeline", NAN,
     ),
     Mutant(
-        "first_product_early", GEMM, "index == 0 ? (kStages - 1)", "index == 0 ? (kStages - 2)",
-        "pipeline", REPORT, "exits with",
+        "first_product_early", GEMM, "lead = (kStages - 1)", "lead = (kStages - 2)", "pipeline",
+        REPORT, "exits with",
     ),
     Mutant(
-        "lead_in_every_segment", GEMM, "index == 0 ? (kStages", "index >= 0 ? (kStages", "stream_k",
-        WRONG,
+        "lead_in_every_segment", GEMM, "    lead = 0;\n", "", "stream_k", WRONG,
     ),
     Mutant(
         "matrices_of_the_first_step", GEMM, MATRIX_ROW, "lane % 8;", "m_tail", WRONG,
@@ -69,7 +67,8 @@ PIPELINE = [
         "steps_overlap", GEMM, "i * kStepRows * 128", "i * kStepRows * 64", "pipeline_rows", WRONG,
     ),
     Mutant(
-        "slices_not_swizzled", GEMM, "(lane_offset ^ slice * 32)", "(lane_offset + slice * 32)",
+        "slices_not_swizzled", GEMM, "flip(activations, slice * 32) + i",
+        "activations + slice * 32 + i",
         "pipeline_rows", WRONG,
     ),
     Mutant(
@@ -115,56 +114,88 @@ FEEDING = [
         "pipeline", REPORT, "exits with",
     ),
     Mutant(
-        "idle_warp_not_idle", FEEDER, "n_tile < args_.padded_n / kTile",
-        "n_tile <= args_.padded_n / kTile", "n_tail", REPORT, "outside the registered",
+        "idle_warp_not_idle", WEIGHTS,
+        "return column_ < static_cast<uint32_t>(args.padded_n) / kEight;",
+        "return true;", "n_tail", REPORT, "outside the registered",
     ),
     Mutant(
         "rows_of_the_first_tile", FEEDER, "tile.m * kMSteps * kStepRows", "0", "m_tail", WRONG,
     ),
     Mutant(
-        "every_k_tile_by_every_group", FEEDER, "k_tile_ += step;", "k_tile_ += 1;", "pipeline",
-        REPORT, "outside the registered",
+        "every_k_tile_by_every_group", GEMM, "kept(k_groups, lane)", "kept(1, lane)", "pipeline",
+        WRONG,
+    ),
+    Mutant(
+        "plain_to_the_end", FEEDER, "last = k_end_ - k_groups_;", "last = k_end_;", "stream_k", NAN,
+    ),
+    Mutant(
+        "plain_beyond_n", FEEDER, "!weights_.exist(args_) ? 0", "false ? 0", "pipeline", REPORT,
+        "outside the registered",
+    ),
+    Mutant(
+        "plain_and_then_again", FEEDER, "int unfinished = 0;", "int unfinished = 1;", "pipeline",
+        WRONG,
     ),
     Mutant(
         "parts_of_warps_overlap", GEMM, "column_warp * Layout::kWarpBytes", "0", "pipeline",
         WRONG,
     ),
     Mutant(
-        "segments_without_tiles_end_the_work", FEEDER, "if (k_tile_ >= k_end_) continue;", "",
-        "groups_without_tiles", NAN,
+        "segments_without_tiles_end_the_work", FEEDER,
+        "    if (k_tile_ >= k_end_) find_segment();\n", "", "groups_without_tiles", NAN,
     ),
 ]  # fmt: skip
 
 ALL = "reinterpret_cast<uint64_t>(args.a) | static_cast<uint64_t>(args.lda) * 2 |"
 FRONT = "static_cast<uint64_t>(args.front_pad) * 2 | 16"
-COPIED_ROWS = "(row += row_step_) < num_rows_"
+COPIED_ROWS = "int row = row_; row < num_rows_; row += row_step_"
+PRESENT = "const bool present = row_ + turn * row_step_ < num_rows_;"
 REST = "for (; row < num_rows_; row += row_step_, source += step_) {\n      store_pair"
-LOW, HIGH = "static_cast<uint32_t>(low_column_) < k", "static_cast<uint32_t>(high_column_) < k"
+LOW, HIGH = "static_cast<uint32_t>(columns_[0]) < k", "static_cast<uint32_t>(columns_[1]) < k"
 
 ACTIVATION_LOADER = [
     Mutant(
         "m_tail_of_the_copies", ACTIVATIONS, COPIED_ROWS,
-        "(row += row_step_) < kMSteps * kStepRows", "m_tail", REPORT,
+        COPIED_ROWS.replace("num_rows_", "kMSteps * kStepRows"), "m_tail", REPORT,
         "outside the registered",
+    ),
+    Mutant(
+        "m_tail_of_whole_pieces", ACTIVATIONS, PRESENT, "const bool present = true;", "pipeline",
+        REPORT, "outside the registered",
+    ),
+    Mutant(
+        "front_pad_of_whole_pieces", ACTIVATIONS, "k_tile * kTile >= args.front_pad;", "true;",
+        "front_pad", REPORT, "outside the registered",
+    ),
+    Mutant(
+        "rows_beyond_the_turns", ACTIVATIONS, "whole && num_rows_ <= kWholeTurns * row_step_",
+        "whole", "pipeline_rows", NAN,
+    ),
+    Mutant(
+        "second_half_of_the_first_piece", ACTIVATIONS, "source + kHalfRowBytes / 2);", "source);",
+        "pipeline", WRONG,
+    ),
+    Mutant(
+        "second_half_over_the_first", ACTIVATIONS, "flip(place, kHalfRowBytes)", "place",
+        "pipeline",
+        NAN,
     ),
     Mutant(
         "rows_of_the_last_tile", ACTIVATIONS, "rows < kMSteps * kStepRows ? rows", "true ? rows",
         "m_tail", WRONG,
     ),
     Mutant(
-        "rows_without_copies", ACTIVATIONS, "    if (row >= num_rows_) return;\n    ptx::cp_async",
-        "    ptx::cp_async", "m_tail", REPORT, "outside the registered",
-    ),
-    Mutant(
-        "k_tail_of_the_copies", ACTIVATIONS, "left >= kElements)", "left > 0)", "k_tail", REPORT,
+        "k_tail_of_the_copies", ACTIVATIONS, "left < kElements ? left : kElements", "kElements",
+        "k_tail", REPORT,
         "outside the registered",
     ),
     Mutant(
-        "front_pad_read", ACTIVATIONS, "column >= 0 && left", "left", "front_pad", REPORT,
+        "front_pad_read", ACTIVATIONS, "column < 0 || left <= 0 ? 0", "left <= 0 ? 0", "front_pad",
+        REPORT,
         "outside the registered",
     ),
     Mutant(
-        "cut_pieces_are_absent", ACTIVATIONS, "left <= 0 ? 0 : left * 2", "true ? 0 : left * 2",
+        "cut_pieces_are_absent", ACTIVATIONS, "left < kElements ? left :", "left < kElements ? 0 :",
         "k_tail", WRONG,
     ),
     Mutant(
@@ -199,17 +230,24 @@ ACTIVATION_LOADER = [
         "copies_of_the_first_row", ACTIVATIONS, "row_step_ * args.lda", "0", "m_tail", WRONG,
     ),
     Mutant(
-        "next_tile_of_the_same_columns", ACTIVATIONS, "source_ += step * kTile;", "", "pipeline",
+        "next_tile_of_the_same_columns", ACTIVATIONS,
+        "    source_ += static_cast<int64_t>(step) * kTile;\n  }\n\n  PADMARLIN_DEVICE void fetch",
+        "  }\n\n  PADMARLIN_DEVICE void fetch", "pipeline", WRONG,
+    ),
+    Mutant(
+        "next_cut_tile_of_the_same_columns", ACTIVATIONS,
+        "      source_ += static_cast<int64_t>(step) * kTile;\n    }", "    }",
+        "pipeline_rows",
         WRONG,
     ),
     Mutant(
-        "gather_of_minus_one", ACTIVATIONS, LOW, "low_column_ < args.k", "act_order", NAN,
+        "gather_of_minus_one", ACTIVATIONS, LOW, "columns_[0] < args.k", "act_order", NAN,
     ),
     Mutant(
-        "gather_beyond_the_columns", ACTIVATIONS, HIGH, "high_column_ >= 0", "k_tail", NAN,
+        "gather_beyond_the_columns", ACTIVATIONS, HIGH, "columns_[1] >= 0", "k_tail", NAN,
     ),
     Mutant(
-        "m_tail_of_the_gather", ACTIVATIONS, "if (row_ + i * row_step_ >= num_rows_) break;\n", "",
+        "m_tail_of_the_gather", ACTIVATIONS, "if (row >= num_rows_) break;\n", "",
         "act_order", ASAN, "heap-use|use-after-poison|buffer-overflow",
     ),
     Mutant(
@@ -217,7 +255,8 @@ ACTIVATION_LOADER = [
         "act_order", NAN,
     ),
     Mutant(
-        "rows_not_held_from_the_first", ACTIVATIONS, "source_ + kHeldRows * step_", "source_",
+        "rows_not_held_from_the_first", ACTIVATIONS, "first(args) + kHeldRows * step_",
+        "first(args)",
         "act_order", WRONG,
     ),
     Mutant(
@@ -225,32 +264,49 @@ ACTIVATION_LOADER = [
         "args.columns;", "act_order", WRONG,
     ),
     Mutant(
-        "gather_of_one_column_twice", ACTIVATIONS, "high_column_ = columns[1];",
-        "high_column_ = columns[0];", "act_order", WRONG,
+        "gather_of_one_column_twice", ACTIVATIONS, "columns_[1] = columns[1];",
+        "columns_[1] = columns[0];", "act_order", WRONG,
     ),
     Mutant(
         "gathered_halves_swapped", ACTIVATIONS, "static_cast<uint32_t>(pair.high) << 16 | pair.low",
         "static_cast<uint32_t>(pair.low) << 16 | pair.high", "act_order", WRONG,
     ),
     Mutant(
-        "gathered_into_the_stage_in_use", GEMM, "feeder.end(free_stage);", "feeder.end(stage);",
+        "gathered_into_the_stage_in_use", GEMM, "feeder.end(free_stage);",
+        "feeder.end(ring + free_slot * bytes);",
         "act_order", NAN,
     ),
 ]  # fmt: skip
 
+NAME = "args.slice_rows + k_tile * kSlicesPerTile + lane / 8;"
+
 WEIGHT_LOADER = [
     Mutant(
-        "scale_row_of_the_wrong_slice", WEIGHTS, "kSlicesPerTile + lane / 8]",
-        "kSlicesPerTile + lane / 16]", "scale_rows", WRONG,
+        "scale_row_of_the_wrong_slice", WEIGHTS, NAME, NAME.replace("lane / 8", "lane / 16"),
+        "scale_rows", WRONG,
     ),
     Mutant(
-        "scale_row_off_by_one", WEIGHTS, "kSlicesPerTile + lane / 8]",
-        "kSlicesPerTile + (lane + 7) / 8]", "scale_rows", WRONG,
+        "scale_row_off_by_one", WEIGHTS, NAME, NAME.replace("lane / 8", "(lane + 7) / 8"),
+        "scale_rows", WRONG,
+    ),
+    Mutant(
+        "first_scale_row_of_the_wrong_slice", WEIGHTS, "lane / 8 * 8);", "lane / 16 * 16);",
+        "scale_rows", WRONG,
+    ),
+    Mutant(
+        "first_scale_row_of_a_later_tile", WEIGHTS, "lane / 8 * 8);", "lane);", "scale_rows", WRONG,
+    ),
+    Mutant(
+        "names_beyond_the_table", WEIGHTS, "ahead < k_end ? ahead : k_end - 1", "ahead",
+        "scale_rows",
+        ASAN,
     ),
     Mutant(
         "scale_row_of_the_tile_before", WEIGHTS,
-        "tile_bytes(kBits);\n    name_row(args, k_tile, lane);",
-        "tile_bytes(kBits);\n    name_row(args, k_tile - step, lane);", "pipeline", WRONG,
+        "static_cast<int64_t>(step) * kSlicesPerTile;\n    named_row_ = *names_;",
+        "static_cast<int64_t>(step) * kSlicesPerTile;\n"
+        "    named_row_ = names_[-kSlicesPerTile * step];",
+        "pipeline", WRONG,
     ),
     Mutant(
         "slice_rows_not_clamped", WEIGHTS, "named < last ? named : last", "named",
@@ -261,15 +317,15 @@ WEIGHT_LOADER = [
         "static_cast<size_t>(k_tile) + n_tile", "pipeline", WRONG,
     ),
     Mutant(
-        "next_tile_one_step_on", WEIGHTS, "static_cast<size_t>(step) * tile_bytes(kBits)",
+        "next_tile_one_step_on", WEIGHTS, "static_cast<int64_t>(step) * tile_bytes(kBits)",
         "tile_bytes(kBits)", "pipeline", WRONG,
     ),
     Mutant(
-        "scales_of_the_first_tile", WEIGHTS, "n_tile * kTile + lane % 8 * 8;", "lane % 8 * 8;",
+        "scales_of_the_first_tile", WEIGHTS, "n_tile * (kTile / kEight) + lane % 8;", "lane % 8;",
         "pipeline", WRONG,
     ),
     Mutant(
-        "zeros_of_the_first_row", WEIGHTS, "zeros_ + source", "zeros_",
+        "zeros_of_the_first_row", WEIGHTS, "(args.zeros) + source", "(args.zeros) + column_",
         "asymmetric_two_field", WRONG,
     ),
     Mutant(

@@ -62,7 +62,7 @@ __global__ void atom_inc_probe(int count, uint32_t initial, const uint32_t* boun
 
 // Each thread copies 16 bytes, prefetched, after the kernel in front and before the next one.
 inline __global__ void overlap_probe(const uint4* in, uint4* out) {
-  ptx::bulk_prefetch_l2(in + ptx::tid_x(), 16);
+  ptx::prefetch_l2(in + ptx::tid_x());
   ptx::griddepcontrol_wait();
   out[ptx::tid_x()] = in[ptx::tid_x()];
   ptx::griddepcontrol_launch_dependents();

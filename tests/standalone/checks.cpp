@@ -82,7 +82,10 @@ std::vector<Check> sharp_checks() {
       {"pipeline_rows",
        {{.kernel = kHalf4Rows16, .m = 19, .k = 700},
         {.kernel = kHalf4Rows32, .m = 19, .k = 700},
-        {.kernel = kHalf4Rows64, .m = 70, .k = 700}}},
+        {.kernel = kHalf4Rows64, .m = 70, .k = 700},
+        {.kernel = kHalf4Rows16, .m = 19, .k = 704, .column_warps = 1},  // two turns of one warp
+        {.kernel = kHalf4Rows32, .m = 27, .k = 704, .column_warps = 4},
+        {.kernel = kHalf4Rows64, .m = 70, .k = 704, .column_warps = 4}}},
       {"groups_without_tiles",
        {{.k = 64, .k_groups = 4},
         {.k = 130, .k_groups = 4, .blocks = 2},

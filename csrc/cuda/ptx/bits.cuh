@@ -18,4 +18,7 @@ PADMARLIN_DEVICE int opaque(int value) {
   return value;
 }
 
+// shfl.sync.idx: `value` of lane `source` % 32; all lanes of the warp must come.
+PADMARLIN_DEVICE int shfl(int value, int source) { return __shfl_sync(0xffffffffu, value, source); }
+
 }  // namespace padmarlin::ptx

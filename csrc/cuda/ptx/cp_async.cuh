@@ -23,6 +23,16 @@ PADMARLIN_DEVICE void cp_async(void* shared, const void* global, int source_byte
   }
 }
 
+// 16 bytes or nothing: a predicate, where an `if` would be a branch and a point to meet again.
+PADMARLIN_DEVICE void cp_async_if(bool present, void* shared, const void* global) {
+  asm volatile(
+      "{\n.reg .pred p;\n"
+      "setp.ne.u32 p, %2, 0;\n"
+      "@p cp.async.cg.shared.global [%0], [%1], 16;\n}" ::"r"(shared_address(shared)),
+      "l"(global), "r"(static_cast<uint32_t>(present))
+      : "memory");
+}
+
 // An L2 policy for data read once: packed weights should not push activations out of L2.
 PADMARLIN_DEVICE uint64_t createpolicy_evict_first() {
   uint64_t policy;

@@ -22,14 +22,4 @@ PADMARLIN_DEVICE void griddepcontrol_launch_dependents() {
 #endif
 }
 
-// cp.async.bulk.prefetch.L2: `global` and `bytes` multiples of 16. A hint: it reads nothing that a
-// later store could make stale, since stores go to L2 as well.
-PADMARLIN_DEVICE void bulk_prefetch_l2(const void* global, int bytes) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
-#else
-  static_cast<void>(global), static_cast<void>(bytes);
-#endif
-}
-
 }  // namespace padmarlin::ptx

@@ -16,6 +16,11 @@ PADMARLIN_DEVICE uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// Back from an address to its pointer.
+PADMARLIN_DEVICE uint8_t* shared_pointer(uint32_t address) {
+  return static_cast<uint8_t*>(__cvta_shared_to_generic(address));
+}
+
 // ld.shared.v4: `pointer` 16-byte aligned. Quarter warps (8 lanes) are served together.
 PADMARLIN_DEVICE uint4 ld_shared_v4(const void* pointer) {
   uint4 value;

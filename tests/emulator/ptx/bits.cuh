@@ -19,6 +19,8 @@ PADMARLIN_DEVICE uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) {
   return result;
 }
 
+PADMARLIN_DEVICE int shfl(int value, int source) { return emulator::shfl(value, source); }
+
 PADMARLIN_DEVICE int opaque(int value) { return value; }
 
 }  // namespace padmarlin::ptx

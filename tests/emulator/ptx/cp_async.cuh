@@ -13,6 +13,10 @@ PADMARLIN_DEVICE void cp_async(void* shared, const void* global, int source_byte
   emulator::cp_async(shared, global, kBytes, source_bytes);
 }
 
+PADMARLIN_DEVICE void cp_async_if(bool present, void* shared, const void* global) {
+  if (present) emulator::cp_async(shared, global, 16, 16);
+}
+
 // There is no L2 here: a policy is any value.
 PADMARLIN_DEVICE uint64_t createpolicy_evict_first() { return 0; }
 PADMARLIN_DEVICE uint64_t createpolicy_evict_normal() { return 0; }

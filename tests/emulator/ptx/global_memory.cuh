@@ -20,4 +20,6 @@ PADMARLIN_DEVICE float4 ld_global_cg_v4(const float* pointer) {
   return *reinterpret_cast<const float4*>(pointer);
 }
 
+PADMARLIN_DEVICE void prefetch_l2(const void* global) { emulator::prefetch_l2(global); }
+
 }  // namespace padmarlin::ptx

@@ -9,8 +9,5 @@ namespace padmarlin::ptx {
 
 PADMARLIN_DEVICE void griddepcontrol_wait() { emulator::griddepcontrol_wait(); }
 PADMARLIN_DEVICE void griddepcontrol_launch_dependents() {}
-PADMARLIN_DEVICE void bulk_prefetch_l2(const void* global, int bytes) {
-  emulator::bulk_prefetch_l2(global, bytes);
-}
 
 }  // namespace padmarlin::ptx

@@ -13,6 +13,8 @@ PADMARLIN_DEVICE uint32_t shared_address(const void* pointer) {
   return emulator::shared_address(pointer);
 }
 
+PADMARLIN_DEVICE uint8_t* shared_pointer(uint32_t address) { return dynamic_shared() + address; }
+
 PADMARLIN_DEVICE uint4 ld_shared_v4(const void* pointer) {
   emulator::access_shared("ld_shared_v4", pointer, sizeof(uint4));
   uint4 value;
