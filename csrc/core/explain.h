@@ -83,6 +83,18 @@ inline std::string why_not_wgmma(const GemmProblem& problem, const Device& devic
   return formatted("from M = %d on (%s)", chosen.wgmma_from, basis);
 }
 
+// What is predicted for other numbers of rows.
+inline std::string describe_sweep(GemmProblem problem, const Device& device, Measurements rows) {
+  std::string text;
+  for (const int m : {1, 16, 64, 128, 512, 4096}) {
+    problem.m = m;
+    if (!is_computable(problem)) continue;
+    const GemmChoice choice = select_gemm(problem, device, rows);
+    text += formatted("%d: %.1f  ", m, predicted_cost(problem, device, choice).total_us());
+  }
+  return text + "us";
+}
+
 struct Explained {
   GemmProblem problem;
   int64_t k, n;          // without padding
@@ -130,9 +142,12 @@ inline std::string explain(const Explained& asked, const Device& device, std::st
   }
   text += formatted("  weights    %.1f MB; %.1f us at %.0f GB/s is the limit of memory\n",
                     asked.weight_bytes / 1e6, asked.weight_bytes / sustained / 1e3, sustained);
-  text += formatted(
-      "  predicted  %.1f us: memory %.1f, tensor cores %.1f beside it, partial tiles %.1f\n",
-      cost.total_us(), cost.memory_us, cost.compute_us, cost.fixup_us);
+  text += formatted("  predicted  %.1f us: memory %.1f, tensor cores %.1f, instructions %.1f,\n",
+                    cost.total_us(), cost.memory_us, cost.tensor_us, cost.issue_us);
+  text += formatted("             side by side; partial tiles %.1f", cost.fixup_us);
+  if (cost.align_us > 0) text += formatted("; the pass before it %.1f", cost.align_us);
+  text += "\n";
+  text += formatted("  by M       %s\n", describe_sweep(problem, device, rows).c_str());
   text += formatted("  batch_invariant=True  %.1f us predicted, %.2f x\n", invariant_us,
                     invariant_us / free_us);
   text += formatted("  wgmma      %s\n", why_not_wgmma(problem, device, rows).c_str());

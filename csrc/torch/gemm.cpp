@@ -97,6 +97,7 @@ void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_
                                .padded_k = padded_k,
                                .bits = static_cast<int>(call.weight.bits),
                                .asymmetric = call.weight.zeros.has_value(),
+                               .dequant = static_cast<Dequant>(call.weight.dequant),
                                .gathers = call.weight.columns.has_value(),
                                .copy_bytes = copy_bytes(a, lda, m, call.weight.k),
                                .batch_invariant = call.batch_invariant,
@@ -162,7 +163,7 @@ void run_rows(const Call& call, Tensor& out, const CurrentDevice& device, int64_
 
 // Where A has to be aligned, it is so many bytes at a time.
 constexpr int64_t kMaxAlignedBytes = int64_t{256} << 20;
-constexpr int64_t kRowTile = 640;  // of whole tiles, whatever their rows: 64, 128 or 160
+constexpr int64_t kRowTile = 640;  // of whole tiles of the most usual rows: 64, 80, 128, 160
 
 void run(const Call& call, Tensor& out) {
   if (call.m() == 0 || call.weight.n == 0) return;
