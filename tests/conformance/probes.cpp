@@ -11,6 +11,7 @@
 #include "../probes/primitives.cuh"
 #include "../probes/tma_tile.cuh"
 #include "../probes/warpgroup.cuh"
+#include "core/wgmma_block.h"
 #include "launch.h"
 #include "tensor_map.h"
 
