@@ -58,7 +58,7 @@ class EmulatedRun:
     num_sms: int = 8
     architecture: int = 90
     wgmma: bool = False  # the device has the wgmma kernel: the dispatcher may take it
-    wgmma_rows: int | None = None  # the wgmma kernel whatever the dispatcher says: 64, 128 or 160
+    wgmma_rows: int | None = None  # the wgmma kernel whatever the dispatcher says: kBlockRows
     shape: tuple[int, int, int] | None = None  # m_steps, column_warps, k_groups
     blocks: int | None = None  # stream-K over so many
     splits: int | None = None  # parts of K, the same for every tile
@@ -79,8 +79,9 @@ class EmulatedRun:
             "copy_bytes": native.copy_bytes(a.data_ptr(), _lda(a), *a.shape),
         }
         problem = native.GemmProblem(
-            **asked, **of_a, padded_k=weight.padded_k, batch_invariant=batch_invariant
-        )
+            **asked, **of_a, padded_k=weight.padded_k, dequant=int(weight.dequant),
+            batch_invariant=batch_invariant,
+        )  # fmt: skip
         chosen = native.choose(problem, device)
         own = (chosen.m_steps, chosen.column_warps, chosen.k_groups)
         if {self.wgmma_rows, self.shape, self.blocks, self.splits} == {None}:

@@ -207,7 +207,7 @@ def test_stmatrix_stores_columns_as_rows(side: Side) -> None:
 
 
 @HALF
-@pytest.mark.parametrize("columns", [64, 128, 160])
+@pytest.mark.parametrize("columns", [48, 64, 80, 96, 112, 128, 144, 160])
 def test_wgmma_of_small_integers_is_exact(side: Side, half: bool, columns: int) -> None:
     """Two groups at a time, the first overwrites; seed 14."""
     if isinstance(side, Device) and torch.cuda.get_device_capability() != (9, 0):

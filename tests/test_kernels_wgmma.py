@@ -7,7 +7,6 @@ What is expected comes from the codes themselves, not from this package's dequan
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import pytest
@@ -22,12 +21,13 @@ from padmarlin.layout import TILE, Dequant, round_up
 from padmarlin.packing import Packing
 from padmarlin.partition import Shard
 from tests.kernels import NAN, CudaRun, EmulatedRun, cuda_skip_reason, emulator
+from tests.sanitize import WGMMA_COLUMNS, m_for_tiles_of
 from tests.test_kernels import activations, assert_as_good_as_torch, assert_equal
 from tests.weights import pack_rows, pack_words, random_weight
 
 DTYPES = [torch.float16, torch.bfloat16]
-ROWS = [64, 128, 160]  # of a block's tile
-M = [33, 64, 65, 128, 160, 161, 300]  # around the tiles; 33: the dispatcher's first
+ROWS = [48, 64, 80, 96, 112, 128, 144, 160]  # of a block's tile
+M = [33, 48, 65, 96, 128, 144, 161, 300]  # around the tiles; 33: the dispatcher's first
 
 
 def wgmma_skip_reason() -> str | None:
@@ -282,22 +282,17 @@ def test_every_instance(dtype, bits, kind, scale, symmetric, rows):
         assert_as_good_as_torch(got, a, made.dense, bias, run)
 
 
-def test_the_instances_are_forty_eight():
-    """As csrc/cuda/wgmma/instances.cuh has them: 8 dequantizers, 3 numbers of rows, 2 dtypes."""
-    assert len(each_instance.args[1]) == 48
+def test_all_instances_are_tested():
+    """As csrc/cuda/wgmma/instances.cuh has them: 8 dequantizers, 8 numbers of rows, 2 dtypes."""
+    assert emulator().wgmma_block_rows == ROWS
+    assert len(each_instance.args[1]) == 8 * 8 * 2
 
 
-def problem_with_tiles_of(rows: int, bits: int, asymmetric: bool) -> tuple[int, int]:
-    """(m, n) for which the dispatcher takes tiles of so many rows on an H200; k is 171."""
-    for n, m in itertools.product((263, 2055, 8191), (70, 130, 161, 260, 330, 640, 1030)):
-        text = _extension.explain_gemm(
-            "h200", m=m, k=171, n=n, padded_k=192, padded_n=round_up(n, TILE), bits=bits,
-            weight_bytes=192 * n * bits // 8, asymmetric=asymmetric, gathers=False, copy_bytes=2,
-            batch_invariant=False,
-        )  # fmt: skip
-        if "wgmma (sm_90a)" in text and f" {rows} x 256 (M x N)" in text:
-            return m, n
-    pytest.fail(f"the dispatcher takes no tiles of {rows} rows for any of these problems")
+def test_a_number_of_rows_that_no_block_has_is_refused():
+    emulator()
+    made = random_weight(70, 64)
+    with pytest.raises(ValueError, match="tile_m is 72"):
+        EmulatedRun(wgmma_rows=72).gemm(activations(70, 70, torch.float16), made.packed)
 
 
 @pytest.mark.gpu
@@ -306,7 +301,13 @@ def test_every_instance_on_a_device(dtype, bits, kind, scale, symmetric, rows):
     reason = wgmma_skip_reason()
     if reason is not None:
         pytest.skip(reason)
-    m, n = problem_with_tiles_of(rows, bits, not symmetric)
+    m, n = m_for_tiles_of(rows), WGMMA_COLUMNS
+    text = _extension.explain_gemm(
+        "h200", m=m, k=171, n=n, padded_k=192, padded_n=round_up(n, TILE), bits=bits,
+        weight_bytes=192 * n * bits // 8, asymmetric=not symmetric, gathers=False, copy_bytes=2,
+        batch_invariant=False,
+    )  # fmt: skip
+    assert f" {rows} x 256 (M x N)" in text, text
     made = of_kind(171, n, dtype, bits, kind, scale, symmetric)
     bias = bias_of(n, dtype)
     assert_equal(CudaRun().gemm(torch.eye(171, dtype=dtype), made.packed), made.dense, (m, n))

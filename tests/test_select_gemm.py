@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from padmarlin.layout import Dequant
 from tests.kernels import emulator
+from tests.sanitize import WGMMA_COLUMNS, WGMMA_ROWS, m_for_tiles_of
 
 native = emulator()
 
@@ -59,9 +61,8 @@ def check(m: int, k: int, n: int, name: str, **more):
     wgmma = choice.family == native.Family.WGMMA
     if wgmma:
         assert gpu.architecture == 90, what
-        assert (choice.tile_m, choice.tile_n, choice.threads) in [
-            (rows, 256, 384) for rows in (64, 128, 160)
-        ], what
+        assert choice.tile_m in native.wgmma_block_rows, what
+        assert (choice.tile_n, choice.threads) == (256, 384), what
         assert choice.stages >= 2, what
     else:
         assert choice.m_steps in (1, 2, 4, 8), what
@@ -134,10 +135,11 @@ def test_predicted_time_of_decode_stays_near_the_limit():
     gpu = device("h200")
     for (k, n), m in itertools.product(QWEN2_72B, (1, 8, 16)):
         asked = problem(m, k, n)
-        memory, compute, fixup = native.predicted_us(asked, gpu, native.choose(asked, gpu))
+        us = native.predicted_us(asked, gpu, native.choose(asked, gpu))
+        memory, fixup = us["memory"], us["fixup"]
         limit = up(n) * up(k) * (0.5 + 2 / 128) / (0.9 * gpu.dram_gbps * 1e3)
         assert memory >= 0.99 * limit
-        assert compute <= memory, (k, n, m)
+        assert max(us["tensor"], us["issue"]) <= memory, (k, n, m)
         if limit >= 8:
             assert memory + fixup <= 1.05 * limit + 2.2, (k, n, m, memory, fixup, limit)
 
@@ -149,10 +151,17 @@ def test_wgmma_is_for_sm_90_alone(name):
 
 
 @pytest.mark.parametrize("name", ["h200", "h100", "h20"])
-def test_wgmma_takes_over_above_32_rows_if_it_is_built(name):
+def test_wgmma_takes_over_above_32_or_64_rows_if_it_is_built(name):
+    for m, (last, more) in itertools.product(
+        ROWS,
+        [
+            (32, {}), (64, {"bits": 8}), (64, {"copy_bytes": 8}), (64, {"copy_bytes": 4}),
+            (32, {"copy_bytes": 2}), (32, {"gathers": True}), (32, {"gathers": True, "bits": 8}),
+        ],
+    ):  # fmt: skip
+        expected = native.Family.WGMMA if m > last else native.Family.MMA
+        assert check(m, 8192, 8192, name, **more).family == expected, (m, more)
     for m in ROWS:
-        expected = native.Family.WGMMA if m > 32 else native.Family.MMA
-        assert check(m, 8192, 8192, name).family == expected, m
         assert native.choose(problem(m, 8192, 8192), device(name)).family == native.Family.MMA
         invariant = problem(m, 8192, 8192, batch_invariant=True)
         assert native.choose(invariant, device(name, wgmma=True)).family == native.Family.MMA
@@ -361,6 +370,21 @@ def test_the_scratch_is_explained():
     assert {"chosen by  PADMARLIN_KERNEL=scratch", "scratch    chosen"} <= set(forced)
     refused = said(16, forced=native.Family.SCRATCH, batch_invariant=True)
     assert refused[0].startswith("PADMARLIN_KERNEL=scratch: refused: not with batch_invariant")
+
+
+@pytest.mark.parametrize("rows", native.wgmma_block_rows)
+def test_problems_whose_tiles_have_so_many_rows(rows):
+    """What tests/sanitize.py, and tests/test_kernels_wgmma.py on a device, rely on."""
+    assert list(WGMMA_ROWS) == native.wgmma_block_rows
+    gpu = device("h200", wgmma=True)
+    for k, bits, asymmetric, dequant in itertools.product((130, 171), (4, 8), (0, 1), Dequant):
+        asked = problem(
+            m_for_tiles_of(rows), k, WGMMA_COLUMNS, bits=bits, asymmetric=bool(asymmetric),
+            dequant=int(dequant), copy_bytes=4 if k == 130 else 2,
+        )  # fmt: skip
+        choice = native.choose(asked, gpu)
+        what = (k, bits, asymmetric, dequant)
+        assert (choice.family, choice.tile_m) == (native.Family.WGMMA, rows), what
 
 
 def test_wgmma_aligns_what_its_copies_cannot_read():

@@ -44,8 +44,8 @@ def test_no_kernel_touches_a_running_wgmma() -> None:
     wrong = [complaint for loop in loops for complaint in loop.complaints]
     assert not wrong, "\n".join(wrong)
     assert {loop.wgmmas for loop in loops} == {PER_TURN}
-    # Two dtypes; five kinds of dequantization at 4 bits, three at 8; three numbers of rows.
-    assert len(loops) == 2 * (5 + 3) * 3
+    # Two dtypes; five kinds of dequantization at 4 bits, three at 8; eight numbers of rows.
+    assert len(loops) == 2 * (5 + 3) * 8
 
 
 def test_no_kernel_serializes_wgmma() -> None:

@@ -137,10 +137,11 @@ inline std::string describe_blocks(const GemmProblem& problem, const Device& dev
     text += "  before it  a pass that gathers or aligns the activations\n";
   }
   const Cost cost = predicted_cost(problem, device, choice);
-  return text + formatted(
-                    "  predicted  %.1f us: memory %.1f, tensor cores %.1f beside it, partial "
-                    "tiles %.1f\n",
-                    cost.total_us(), cost.memory_us, cost.compute_us, cost.fixup_us);
+  text += formatted("  predicted  %.1f us: memory %.1f, tensor cores %.1f, instructions %.1f,\n",
+                    cost.total_us(), cost.memory_us, cost.tensor_us, cost.issue_us);
+  text += formatted("             side by side; partial tiles %.1f", cost.fixup_us);
+  if (cost.align_us > 0) text += formatted("; the pass before it %.1f", cost.align_us);
+  return text + "\n";
 }
 
 // How the scratch does it.
@@ -157,6 +158,18 @@ inline std::string describe_chunks(const GemmProblem& problem, const Device& dev
                     "launches %.1f\n",
                     cost.total_us(), cost.dequantize_us, cost.matmul_us, cost.round_us,
                     cost.launch_us);
+}
+
+// What is predicted for other numbers of rows.
+inline std::string describe_sweep(GemmProblem problem, const Device& device, Measurements rows) {
+  std::string text;
+  for (const int m : {1, 16, 64, 128, 512, 4096}) {
+    problem.m = m;
+    if (!is_computable(problem)) continue;
+    const GemmChoice choice = select_gemm(problem, device, rows);
+    text += formatted("%d: %.1f  ", m, predicted_us(problem, device, choice));
+  }
+  return text + "us";
 }
 
 struct Explained {
@@ -195,6 +208,7 @@ inline std::string explain(const Explained& asked, const Device& device, std::st
                     asked.weight_bytes / 1e6, asked.weight_bytes / sustained / 1e3, sustained);
   text += choice.family == Family::kScratch ? describe_chunks(problem, device, choice)
                                             : describe_blocks(problem, device, choice);
+  text += formatted("  by M       %s\n", describe_sweep(problem, device, rows).c_str());
   text += formatted("  batch_invariant=True  %.1f us predicted, %.2f x\n", invariant_us,
                     invariant_us / free_us);
   text += formatted("  wgmma      %s\n", why_not_wgmma(problem, device, rows).c_str());

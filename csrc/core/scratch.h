@@ -74,10 +74,6 @@ constexpr int64_t resident_bytes(const Device& device) {
   }
 }
 
-// From the end of a kernel to the next one's first instruction, in a graph: 1.5 to 2 us
-// (docs/performance.md). Assumed.
-constexpr double kLaunchUs = 2;
-
 // What torch's matmul reaches: cuBLAS is as good as the wgmma kernel's assumed rate on sm_90, and
 // has instructions on sm_100 that this library has not (twice as many products a clock).
 constexpr double fma_per_clock(const Device& device) {
@@ -103,7 +99,7 @@ constexpr ScratchCost product_cost(const GemmProblem& problem, const Device& dev
   const int64_t products = product_bytes(rows, columns);
   return {.matmul_us = div_up(tiles, device.num_sms) * tile_us,
           .round_us = traffic_us(products + products / 2, products, device),
-          .launch_us = 2 * kLaunchUs};
+          .launch_us = 2 * cost::kLaunchUs};
 }
 
 // A chunk of columns: the weights once, then all rows.
@@ -114,7 +110,7 @@ constexpr ScratchCost columns_cost(const GemmProblem& problem, const Device& dev
   const int64_t packed = bytes / kWeightBytes * problem.bits / 8;
   ScratchCost sum = {.dequantize_us = traffic_us(bytes, bytes, device) +
                                       packed / (device.dram_gbps * cost::kDramEfficiency * 1e3),
-                     .launch_us = kLaunchUs};
+                     .launch_us = cost::kLaunchUs};
   sum += product_cost(problem, device, choice.tile_m, columns) * full;
   sum += product_cost(problem, device, problem.m - full * choice.tile_m, columns);
   return sum;

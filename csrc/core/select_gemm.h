@@ -12,11 +12,16 @@
 
 namespace padmarlin {
 
-// Above this many rows the wgmma kernel takes over where nothing is measured. A prediction:
-// mma.sync keeps up with an H200's memory to M ~ 32 (its tensor pipe is 84 % busy there), and
-// M = 33 would need tiles of 64 rows, whose instructions do not fit into the time that memory
-// takes.
-constexpr int kMmaRows = 32;
+// Above this many rows the wgmma kernel takes over where nothing is measured: a prediction, by
+// core/gemm_cost.h over the shapes of benchmarks/shapes.py (docs/kernel-schedule.md has the table).
+//   4 bits                   32: tiles of 64 rows keep mma.sync busier than an H200's memory
+//   8 bits                   64: weights take twice as long to come, and hide that
+//   A copied 4 or 8 bytes    64: what wgmma gains is less than the pass that aligns A costs
+//   A gathered, by elements  32: beyond four pairs a lane the mma kernel waits for each
+constexpr int mma_rows(const GemmProblem& problem) {
+  if (loads_elements(problem)) return 32;
+  return problem.bits == 8 || problem.copy_bytes < 16 ? 64 : 32;
+}
 
 // Row tiles of a band (tile_position): they read the same weights at about the same time.
 constexpr int kBand = 8;
@@ -32,13 +37,13 @@ namespace selection {
 
 struct Best {
   GemmChoice choice = {};
-  double us = 0;
+  Cost cost = {};
   bool found = false;
 
   constexpr void offer(const GemmProblem& problem, const Device& device, const GemmChoice& other) {
-    const double cost = predicted_cost(problem, device, other).total_us();
-    if (found && cost >= us) return;
-    choice = other, us = cost, found = true;
+    const Cost predicted = predicted_cost(problem, device, other);
+    if (found && !(predicted < cost)) return;
+    choice = other, cost = predicted, found = true;
   }
 };
 
@@ -96,9 +101,13 @@ constexpr void offer_partitions(const GemmProblem& problem, const Device& device
     const int streamed = tiles < 2 * blocks ? tiles : blocks + tiles % blocks;
     choice.partition = stream_k(tiles, k_tiles, blocks, streamed);
     best.offer(problem, device, choice);
-    // Few tiles: equal parts, each block has one.
-    choice.partition = split_k(tiles, k_tiles, blocks, tiles > 0 ? blocks / tiles : 1);
-    best.offer(problem, device, choice);
+    // Few tiles: equal parts, each block has one. Fewer parts than there are blocks may be better:
+    // the block that comes last adds them all.
+    const int most = tiles > 0 && blocks / tiles < k_tiles ? blocks / tiles : k_tiles;
+    for (int splits = most; splits > 1; splits = splits * 3 / 4) {
+      choice.partition = split_k(tiles, k_tiles, blocks, splits);
+      best.offer(problem, device, choice);
+    }
   }
 }
 
@@ -182,7 +191,7 @@ enum class Reason : int {
   kOnlyOne,    // no other fused kernel can serve it, and nothing was measured
   kForced,     // PADMARLIN_KERNEL
   kMeasured,   // a row of the table
-  kPredicted,  // kMmaRows
+  kPredicted,  // mma_rows
 };
 
 struct FamilyChoice {
@@ -201,7 +210,7 @@ constexpr FamilyChoice choose_family(const GemmProblem& problem, const Device& d
   if (!wgmma && !scratch) return chosen;
   const Measurement* const row = find_measurement(problem, device, rows);
   chosen.measurement = row;
-  if (wgmma) chosen.wgmma_from = row != nullptr ? row->wgmma_from : kMmaRows + 1;
+  if (wgmma) chosen.wgmma_from = row != nullptr ? row->wgmma_from : mma_rows(problem) + 1;
   if (scratch && row != nullptr) chosen.scratch_from = row->scratch_from;
   if (problem.forced && is_allowed(problem, device)) {
     chosen.family = *problem.forced, chosen.reason = Reason::kForced;

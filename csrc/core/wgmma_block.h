@@ -3,6 +3,9 @@
 // draws it. Pure constexpr C++: no CUDA, no torch.
 #pragma once
 
+#include <iterator>
+#include <utility>
+
 #include "core/mma_block.h"
 
 namespace padmarlin::wgmma {
@@ -16,9 +19,22 @@ constexpr int kTilesPerConsumer = 2;
 constexpr int kBlockTiles = kConsumers * kTilesPerConsumer;
 constexpr int kBlockColumns = kBlockTiles * kTile;
 
-// Rows a block may have. The sums take as many registers of a thread as a block has rows; 176 would
-// spill.
-constexpr int kBlockRows[] = {64, 128, 160};
+// Rows a block may have, whole turns of the epilogue. Tensor cores work for all of them, so the
+// fewer lie beyond M the better; docs/kernel-wgmma.md says what each number of rows earns. The sums
+// take as many registers of a thread as a block has rows; 176 would spill.
+constexpr int kBlockRows[] = {48, 64, 80, 96, 112, 128, 144, 160};
+
+// Calls function.operator()<rows>() of the block that has so many rows; false if none has.
+template <typename Function>
+constexpr bool with_block_rows(int rows, const Function& function) {
+  const auto offer = [&]<int kRows>() {
+    if (rows == kRows) function.template operator()<kRows>();
+    return rows == kRows;
+  };
+  return [&]<size_t... kIndex>(std::index_sequence<kIndex...>) {
+    return (offer.template operator()<kBlockRows[kIndex]>() || ...);
+  }(std::make_index_sequence<std::size(kBlockRows)>());
+}
 
 // Registers of a thread: a launch of 384 threads has 65536 / 384 = 168 (a multiple of 8) for each.
 // What producers give up, consumers take: 40 * 128 + 232 * 256 = 168 * 384. More was never granted.
@@ -27,9 +43,10 @@ static_assert((kProducerRegisters + kConsumers * kConsumerRegisters) * kWarpgrou
               kLaunchRegisters * kThreads);
 
 // wgmma groups (k-slices) that run at a time, the newest included: as many sets of weight registers
-// are needed. At 160 rows the sums leave room for two. More than the four k-slices of a turn of the
-// loop would let ptxas reuse registers of a running wgmma without a word.
-constexpr int groups_in_flight(int rows) { return rows <= 128 ? 4 : 2; }
+// are needed. At 160 rows the sums leave room for two (with four 4 to 32 bytes spill), not for
+// three: a set belongs to a k-slice, and a turn has four. More than the four k-slices of a turn of
+// the loop would let ptxas reuse registers of a running wgmma without a word.
+constexpr int groups_in_flight(int rows) { return rows <= 144 ? 4 : 2; }
 
 // ---- shared memory: a ring of stages, then what follows below
 

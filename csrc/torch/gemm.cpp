@@ -135,6 +135,7 @@ GemmProblem problem_of(const Call& call, int64_t first, int m) {
           .padded_k = static_cast<int>(call.weight.padded_k()),
           .bits = static_cast<int>(call.weight.bits),
           .asymmetric = call.weight.zeros.has_value(),
+          .dequant = static_cast<Dequant>(call.weight.dequant),
           .gathers = call.weight.columns.has_value(),
           .copy_bytes = copy_bytes(activations_from(call, first), pitch(call, m), m, call.weight.k),
           .batch_invariant = call.batch_invariant,
@@ -214,7 +215,7 @@ void run_fused(const Call& call, const Output& out, const CurrentDevice& device,
 
 // Where A has to be aligned, it is so many bytes at a time.
 constexpr int64_t kMaxAlignedBytes = int64_t{256} << 20;
-constexpr int64_t kRowTile = 640;  // of whole tiles, whatever their rows: 64, 128 or 160
+constexpr int64_t kRowTile = 640;  // of whole tiles of the most usual rows: 64, 80, 128, 160
 
 // How many rows a fused kernel gets at a time.
 int64_t fused_rows(const Call& call, const GemmProblem& problem) {

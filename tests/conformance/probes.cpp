@@ -11,6 +11,7 @@
 #include "../probes/primitives.cuh"
 #include "../probes/tma_tile.cuh"
 #include "../probes/warpgroup.cuh"
+#include "core/wgmma_block.h"
 #include "launch.h"
 #include "tensor_map.h"
 
@@ -114,17 +115,12 @@ PADMARLIN_EXPORT const char* probe_stmatrix(const uint4* fragments, uint4* rows)
 
 PADMARLIN_EXPORT const char* probe_wgmma(bool half, int columns, const uint4* a, const uint4* rows,
                                          float* d) {
-  switch (columns) {
-    case 64:
-      return half ? run_wgmma<Dtype::kHalf, 64>(a, rows, d)
-                  : run_wgmma<Dtype::kBfloat16, 64>(a, rows, d);
-    case 128:
-      return half ? run_wgmma<Dtype::kHalf, 128>(a, rows, d)
-                  : run_wgmma<Dtype::kBfloat16, 128>(a, rows, d);
-    default:
-      return half ? run_wgmma<Dtype::kHalf, 160>(a, rows, d)
-                  : run_wgmma<Dtype::kBfloat16, 160>(a, rows, d);
-  }
+  const char* error = "no block of the wgmma kernel has so many rows";
+  wgmma::with_block_rows(columns, [&]<int kColumns>() {
+    error = half ? run_wgmma<Dtype::kHalf, kColumns>(a, rows, d)
+                 : run_wgmma<Dtype::kBfloat16, kColumns>(a, rows, d);
+  });
+  return error;
 }
 
 // ---- copies

@@ -126,21 +126,51 @@ void bind_selection(py::module_& module) {
       .def_property_readonly("partials_bytes",
                              [](const GemmChoice& c) { return partials_bytes(c); });
   py::class_<GemmProblem>(module, "GemmProblem")
-      .def(py::init([](int m, int padded_n, int padded_k, int bits, bool asymmetric, bool gathers,
-                       int copy_bytes, bool batch_invariant, std::optional<Family> forced,
-                       bool forbids_scratch) {
-             return GemmProblem{m,       padded_n,   padded_k,        bits,   asymmetric,
-                                gathers, copy_bytes, batch_invariant, forced, forbids_scratch};
+      .def(py::init([](int m, int padded_n, int padded_k, int bits, bool asymmetric, int dequant,
+                       bool gathers, int copy_bytes, bool batch_invariant,
+                       std::optional<Family> forced, bool forbids_scratch) {
+             return GemmProblem{.m = m,
+                                .padded_n = padded_n,
+                                .padded_k = padded_k,
+                                .bits = bits,
+                                .asymmetric = asymmetric,
+                                .dequant = static_cast<Dequant>(dequant),
+                                .gathers = gathers,
+                                .copy_bytes = copy_bytes,
+                                .batch_invariant = batch_invariant,
+                                .forced = forced,
+                                .forbids_scratch = forbids_scratch};
            }),
            py::kw_only(), arg("m"), arg("padded_n"), arg("padded_k"), arg("bits") = 4,
-           arg("asymmetric") = false, arg("gathers") = false, arg("copy_bytes") = 16,
-           arg("batch_invariant") = false, arg("forced") = std::nullopt,
+           arg("asymmetric") = false, arg("dequant") = 0, arg("gathers") = false,
+           arg("copy_bytes") = 16, arg("batch_invariant") = false, arg("forced") = std::nullopt,
            arg("forbids_scratch") = false);
   bind_measurements(module);
   py::class_<ChoiceCache>(module, "ChoiceCache")
       .def(py::init([] { return ChoiceCache(Measurements{}); }))
       .def("choose", &ChoiceCache::choose, arg("problem"), arg("device"),
            py::return_value_policy::copy);
+  module.def(
+      "predicted_sweep",
+      [](GemmProblem problem, const Device& device, int last_m) {
+        Array<double> us({static_cast<ssize_t>(last_m)});
+        for (int m = 1; m <= last_m; ++m) {
+          problem.m = m;
+          const GemmChoice choice = select_gemm(problem, device, Measurements{});
+          us.mutable_data()[m - 1] = predicted_us(problem, device, choice);
+        }
+        return us;
+      },
+      arg("problem"), arg("device"), arg("last_m"), "for m = 1 .. last_m");
+  module.def("mma_rows", &mma_rows, arg("problem"));
+  py::list kinds;
+  for (const counts::Kind& kind : counts::kKinds) {
+    kinds.append(py::make_tuple(kind.bits, static_cast<int>(kind.dequant), kind.asymmetric,
+                                kind.mma_extra, kind.wgmma_turn));
+  }
+  module.attr("instruction_counts") = kinds;  // core/instruction_counts.h
+  module.attr("wgmma_block_rows") =
+      std::vector<int>(std::begin(wgmma::kBlockRows), std::end(wgmma::kBlockRows));
   module.def("is_computable", &is_computable, arg("problem"));
   module.def(
       "predicted_scratch_us",
@@ -152,7 +182,10 @@ void bind_selection(py::module_& module) {
       "predicted_us",
       [](const GemmProblem& problem, const Device& device, const GemmChoice& choice) {
         const Cost cost = predicted_cost(problem, device, choice);
-        return std::tuple(cost.memory_us, cost.compute_us, cost.fixup_us);
+        py::dict us;
+        us["memory"] = cost.memory_us, us["tensor"] = cost.tensor_us, us["issue"] = cost.issue_us;
+        us["fixup"] = cost.fixup_us, us["align"] = cost.align_us, us["total"] = cost.total_us();
+        return us;
       },
       arg("problem"), arg("device"), arg("choice"));
 }

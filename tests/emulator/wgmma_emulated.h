@@ -25,21 +25,16 @@ Statistics launch_wgmma_instance(const GemmArguments& args, const GemmChoice& ch
 template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric>
 Statistics launch_wgmma_for_rows(const GemmArguments& args, const GemmChoice& choice,
                                  const TensorMap& map, const LaunchOptions& options) {
-  const auto with = [&]<int kRows>() {
-    return launch_wgmma_instance<kDtype, kBits, kDequant, kAsymmetric, kRows>(args, choice, map,
-                                                                              options);
-  };
-  switch (choice.tile_m) {
-    case 64:
-      return with.template operator()<64>();
-    case 128:
-      return with.template operator()<128>();
-    case 160:
-      return with.template operator()<160>();
-    default:
-      throw std::invalid_argument("gemm: tile_m is " + std::to_string(choice.tile_m) +
-                                  ", expected 64, 128 or 160");
+  Statistics statistics;
+  const bool found = wgmma::with_block_rows(choice.tile_m, [&]<int kRows>() {
+    statistics = launch_wgmma_instance<kDtype, kBits, kDequant, kAsymmetric, kRows>(args, choice,
+                                                                                    map, options);
+  });
+  if (!found) {
+    throw std::invalid_argument("gemm: tile_m is " + std::to_string(choice.tile_m) +
+                                ", expected a number of kBlockRows in core/wgmma_block.h");
   }
+  return statistics;
 }
 
 template <Dtype kDtype, int kBits>

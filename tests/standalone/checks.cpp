@@ -188,6 +188,7 @@ std::vector<GemmCase> wgmma_cases(std::vector<GemmCase> cases, bool aligned = tr
 std::vector<Check> wgmma_checks() {
   return {
       {"wgmma_ring", wgmma_cases({{.m = 70, .n = 300, .k = 900, .blocks = 1}})},
+      {"wgmma_ring_rows_48", wgmma_cases({{.m = 50, .k = 900, .wgmma_rows = 48}})},
       {"wgmma_ring_rows_128", wgmma_cases({{.m = 130, .k = 900, .wgmma_rows = 128}})},
       {"wgmma_ring_rows_160", wgmma_cases({{.m = 170, .k = 900, .wgmma_rows = 160}})},
       {"wgmma_m_tail", wgmma_cases({{.m = 1}, {.m = 15}, {.m = 16}, {.m = 65}})},
@@ -393,15 +394,18 @@ GemmCase random_wgmma(const GemmKey& kernel, int rows, uint32_t seed) {
   return wgmma_case(made, aligned);
 }
 
-// Every stage layout and number of rows; what dequantization does is the mma kernel's test, too.
+// Every kind of stage and every number of rows; what dequantization does is the mma kernel's test,
+// too.
 std::vector<std::pair<GemmKey, int>> wgmma_instances() {
   constexpr GemmKey kHalf8{.bits = 8, .dequant = Dequant::kOneField, .asymmetric = true};
   constexpr GemmKey kBfloat168{.dtype = Dtype::kBfloat16, .bits = 8, .dequant = Dequant::kOneField};
   constexpr GemmKey kBfloat164Zeros{.dtype = Dtype::kBfloat16, .asymmetric = true};
   constexpr GemmKey kBfloat164Wide{
       .dtype = Dtype::kBfloat16, .dequant = Dequant::kWide, .asymmetric = true};
-  return {{kHalf4, 64},      {kHalf4, 128},          {kHalf4, 160}, {kHalf8, 64},
-          {kBfloat168, 128}, {kBfloat164Zeros, 128}, {kHalf8, 160}, {kBfloat164Wide, 160}};
+  return {{kHalf4, 48},           {kHalf4, 64},      {kHalf8, 64},  {kBfloat164Zeros, 80},
+          {kHalf4, 96},           {kBfloat168, 112}, {kHalf4, 128}, {kBfloat168, 128},
+          {kBfloat164Zeros, 128}, {kHalf8, 144},     {kHalf4, 160}, {kHalf8, 160},
+          {kBfloat164Wide, 160}};
 }
 
 std::vector<Check> all_checks() {

@@ -58,7 +58,7 @@ PADMARLIN_DEVICE uint64_t swizzled_descriptor(const uint8_t* rows, int chunk) {
 template <Dtype kDtype, int kColumns>
 PADMARLIN_DEVICE void wgmma_m64k16(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_t b,
                                    bool accumulate) {
-  static_assert(kColumns == 8 || kColumns == 64 || kColumns == 128 || kColumns == 160);
+  static_assert(kColumns == 8 || (kColumns % 16 == 0 && kColumns >= 48 && kColumns <= 160));
 #if PADMARLIN_HAS_SM90A
 // The instruction for both dtypes. `d_text`, `a_text`, ..: the numbers of the operands; then the
 // accumulators.
@@ -74,39 +74,69 @@ PADMARLIN_DEVICE void wgmma_m64k16(float (&d)[kColumns / 2], const uint32_t (&a)
   } else {                                   \
     PADMARLIN_WGMMA_AS("bf16", __VA_ARGS__); \
   }
-#define PADMARLIN_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
-#define PADMARLIN_D16(i) \
-  PADMARLIN_D4(i), PADMARLIN_D4(i + 4), PADMARLIN_D4(i + 8), PADMARLIN_D4(i + 12)
-#define PADMARLIN_D32(i) PADMARLIN_D16(i), PADMARLIN_D16(i + 16)
+// The first so many accumulators: their numbers, and themselves.
+#define PADMARLIN_TEXT_4 "%0, %1, %2, %3"
+#define PADMARLIN_TEXT_8 PADMARLIN_TEXT_4 ", %4, %5, %6, %7"
+#define PADMARLIN_TEXT_24                      \
+  PADMARLIN_TEXT_8                             \
+      ", %8, %9, %10, %11, %12, %13, %14, %15" \
+      ", %16, %17, %18, %19, %20, %21, %22, %23"
+#define PADMARLIN_TEXT_32 PADMARLIN_TEXT_24 ", %24, %25, %26, %27, %28, %29, %30, %31"
+#define PADMARLIN_TEXT_40 PADMARLIN_TEXT_32 ", %32, %33, %34, %35, %36, %37, %38, %39"
+#define PADMARLIN_TEXT_48 PADMARLIN_TEXT_40 ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define PADMARLIN_TEXT_56 PADMARLIN_TEXT_48 ", %48, %49, %50, %51, %52, %53, %54, %55"
+#define PADMARLIN_TEXT_64 PADMARLIN_TEXT_56 ", %56, %57, %58, %59, %60, %61, %62, %63"
+#define PADMARLIN_TEXT_72 PADMARLIN_TEXT_64 ", %64, %65, %66, %67, %68, %69, %70, %71"
+#define PADMARLIN_TEXT_80 PADMARLIN_TEXT_72 ", %72, %73, %74, %75, %76, %77, %78, %79"
+#define PADMARLIN_SUMS_4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define PADMARLIN_SUMS_8(i) PADMARLIN_SUMS_4(i), PADMARLIN_SUMS_4(i + 4)
+#define PADMARLIN_SUMS_24 PADMARLIN_SUMS_8(0), PADMARLIN_SUMS_8(8), PADMARLIN_SUMS_8(16)
+#define PADMARLIN_SUMS_32 PADMARLIN_SUMS_24, PADMARLIN_SUMS_8(24)
+#define PADMARLIN_SUMS_40 PADMARLIN_SUMS_32, PADMARLIN_SUMS_8(32)
+#define PADMARLIN_SUMS_48 PADMARLIN_SUMS_40, PADMARLIN_SUMS_8(40)
+#define PADMARLIN_SUMS_56 PADMARLIN_SUMS_48, PADMARLIN_SUMS_8(48)
+#define PADMARLIN_SUMS_64 PADMARLIN_SUMS_56, PADMARLIN_SUMS_8(56)
+#define PADMARLIN_SUMS_72 PADMARLIN_SUMS_64, PADMARLIN_SUMS_8(64)
+#define PADMARLIN_SUMS_80 PADMARLIN_SUMS_72, PADMARLIN_SUMS_8(72)
   if constexpr (kColumns == 8) {
-    PADMARLIN_WGMMA("8", "%0, %1, %2, %3", "%4, %5, %6, %7", "%8", "%9", PADMARLIN_D4(0))
+    PADMARLIN_WGMMA("8", PADMARLIN_TEXT_4, "%4, %5, %6, %7", "%8", "%9", PADMARLIN_SUMS_4(0))
+  } else if constexpr (kColumns == 48) {
+    PADMARLIN_WGMMA("48", PADMARLIN_TEXT_24, "%24, %25, %26, %27", "%28", "%29", PADMARLIN_SUMS_24)
   } else if constexpr (kColumns == 64) {
-    PADMARLIN_WGMMA(
-        "64",
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31",
-        "%32, %33, %34, %35", "%36", "%37", PADMARLIN_D32(0))
+    PADMARLIN_WGMMA("64", PADMARLIN_TEXT_32, "%32, %33, %34, %35", "%36", "%37", PADMARLIN_SUMS_32)
+  } else if constexpr (kColumns == 80) {
+    PADMARLIN_WGMMA("80", PADMARLIN_TEXT_40, "%40, %41, %42, %43", "%44", "%45", PADMARLIN_SUMS_40)
+  } else if constexpr (kColumns == 96) {
+    PADMARLIN_WGMMA("96", PADMARLIN_TEXT_48, "%48, %49, %50, %51", "%52", "%53", PADMARLIN_SUMS_48)
+  } else if constexpr (kColumns == 112) {
+    PADMARLIN_WGMMA("112", PADMARLIN_TEXT_56, "%56, %57, %58, %59", "%60", "%61", PADMARLIN_SUMS_56)
   } else if constexpr (kColumns == 128) {
-    PADMARLIN_WGMMA(
-        "128",
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63",
-        "%64, %65, %66, %67", "%68", "%69", PADMARLIN_D32(0), PADMARLIN_D32(32))
+    PADMARLIN_WGMMA("128", PADMARLIN_TEXT_64, "%64, %65, %66, %67", "%68", "%69", PADMARLIN_SUMS_64)
+  } else if constexpr (kColumns == 144) {
+    PADMARLIN_WGMMA("144", PADMARLIN_TEXT_72, "%72, %73, %74, %75", "%76", "%77", PADMARLIN_SUMS_72)
   } else if constexpr (kColumns == 160) {
-    PADMARLIN_WGMMA(
-        "160",
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79",
-        "%80, %81, %82, %83", "%84", "%85", PADMARLIN_D32(0), PADMARLIN_D32(32), PADMARLIN_D16(64))
+    PADMARLIN_WGMMA("160", PADMARLIN_TEXT_80, "%80, %81, %82, %83", "%84", "%85", PADMARLIN_SUMS_80)
   }
-#undef PADMARLIN_D32
-#undef PADMARLIN_D16
-#undef PADMARLIN_D4
+#undef PADMARLIN_SUMS_80
+#undef PADMARLIN_SUMS_72
+#undef PADMARLIN_SUMS_64
+#undef PADMARLIN_SUMS_56
+#undef PADMARLIN_SUMS_48
+#undef PADMARLIN_SUMS_40
+#undef PADMARLIN_SUMS_32
+#undef PADMARLIN_SUMS_24
+#undef PADMARLIN_SUMS_8
+#undef PADMARLIN_SUMS_4
+#undef PADMARLIN_TEXT_80
+#undef PADMARLIN_TEXT_72
+#undef PADMARLIN_TEXT_64
+#undef PADMARLIN_TEXT_56
+#undef PADMARLIN_TEXT_48
+#undef PADMARLIN_TEXT_40
+#undef PADMARLIN_TEXT_32
+#undef PADMARLIN_TEXT_24
+#undef PADMARLIN_TEXT_8
+#undef PADMARLIN_TEXT_4
 #undef PADMARLIN_WGMMA
 #undef PADMARLIN_WGMMA_AS
 #else

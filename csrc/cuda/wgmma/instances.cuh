@@ -23,16 +23,11 @@ cudaError_t launch_instance(const GemmArguments& args, const GemmChoice& choice,
 template <Dtype kDtype, int kBits, Dequant kDequant, bool kAsymmetric>
 cudaError_t launch_for_rows(const GemmArguments& args, const GemmChoice& choice,
                             const ptx::TensorMap& map, cudaStream_t stream) {
-  switch (choice.tile_m) {
-    case 64:
-      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 64>(args, choice, map, stream);
-    case 128:
-      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 128>(args, choice, map, stream);
-    case 160:
-      return launch_instance<kDtype, kBits, kDequant, kAsymmetric, 160>(args, choice, map, stream);
-    default:
-      return cudaErrorInvalidValue;
-  }
+  cudaError_t error = cudaErrorInvalidValue;
+  with_block_rows(choice.tile_m, [&]<int kRows>() {
+    error = launch_instance<kDtype, kBits, kDequant, kAsymmetric, kRows>(args, choice, map, stream);
+  });
+  return error;
 }
 
 // Every kind of dequantization that exists for (kDtype, kBits).
