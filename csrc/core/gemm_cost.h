@@ -176,13 +176,14 @@ constexpr double instructions(const GemmProblem& problem, const GemmChoice& choi
   // Pieces of A that a warp copies: all of its lanes at a time.
   const double bytes = rows_read(problem, choice) * kActivationRowBytes;
   const auto pieces = [&](int piece_bytes) { return bytes / (piece_bytes * kWarp); };
+  int of_weights = counts::mma_iteration(choice.shape.m_steps) + kind.mma_extra;
   double of_activations = 0;
+  if (needs_alignment(problem)) of_weights += counts::kLongWay;
   if (loads_elements(problem)) {
     of_activations = pieces(4) * counts::kElementPair;
   } else if (problem.copy_bytes < 16) {
     of_activations = (pieces(problem.copy_bytes) - pieces(16)) * counts::kNarrowCopy;
   }
-  const int of_weights = counts::mma_iteration(choice.shape.m_steps) + kind.mma_extra;
   return choice.shape.column_warps * double(of_weights) + of_activations;
 }
 
