@@ -51,4 +51,4 @@ def test_the_wgmma_kernel_issues_what_its_loops_have():
         found = [loop.instructions for loop in loops if kind_name(kind) in loop.name]
         assert len(found) == 2 * len(emulator().wgmma_block_rows), kind
         for instructions in found:
-            assert instructions == pytest.approx(expected, rel=0.03), kind
+            assert instructions == pytest.approx(expected, rel=0.04), kind

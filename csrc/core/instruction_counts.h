@@ -21,7 +21,7 @@ struct Kind {
   Dequant dequant;
   bool asymmetric;
   int mma_extra;   // beyond mma_iteration
-  int wgmma_turn;  // of a consumer warp for 32 columns, 8 wgmma included; rows change it by 2 %
+  int wgmma_turn;  // of a consumer warp for 32 columns, 8 wgmma included; rows change it by 3 %
 };
 
 // mma_extra: 16 times what tests/compile_gates/budget.txt has more for 8 weights (one_field 2,

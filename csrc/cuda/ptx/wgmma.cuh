@@ -77,10 +77,10 @@ PADMARLIN_DEVICE void wgmma_m64k16(float (&d)[kColumns / 2], const uint32_t (&a)
 // The first so many accumulators: their numbers, and themselves.
 #define PADMARLIN_TEXT_4 "%0, %1, %2, %3"
 #define PADMARLIN_TEXT_8 PADMARLIN_TEXT_4 ", %4, %5, %6, %7"
-#define PADMARLIN_TEXT_24                      \
-  PADMARLIN_TEXT_8                             \
-      ", %8, %9, %10, %11, %12, %13, %14, %15" \
-      ", %16, %17, %18, %19, %20, %21, %22, %23"
+#define PADMARLIN_TEXT_24                  \
+  PADMARLIN_TEXT_8                         \
+  ", %8, %9, %10, %11, %12, %13, %14, %15" \
+  ", %16, %17, %18, %19, %20, %21, %22, %23"
 #define PADMARLIN_TEXT_32 PADMARLIN_TEXT_24 ", %24, %25, %26, %27, %28, %29, %30, %31"
 #define PADMARLIN_TEXT_40 PADMARLIN_TEXT_32 ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define PADMARLIN_TEXT_48 PADMARLIN_TEXT_40 ", %40, %41, %42, %43, %44, %45, %46, %47"
