@@ -65,7 +65,7 @@ def worst_step_down(us: np.ndarray) -> tuple[float, int, int]:
         (MMA, True, 1.09),
         # At M = 33 the wgmma kernel takes over for all shapes at once: for the largest, of wide
         # weights, it would have been faster with fewer rows, too.
-        (None, True, 1.21),
+        (None, True, 1.23),
     ],
 )
 def test_no_more_rows_take_less_time(kind, forced, gathers, tolerance):
@@ -100,7 +100,7 @@ def test_dequantization_takes_instructions():
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [(KINDS[0], 414), (KINDS[1], 467), (KINDS[2], 595)], ids=str
+    ("kind", "expected"), [(KINDS[0], 382), (KINDS[1], 438), (KINDS[2], 566)], ids=str
 )
 def test_instructions_of_the_mma_kernel(kind, expected):
     """Of 64 rows, per 64 x 64 tile and warp: its four schedulers issue 0.9 a clock of 1.7 GHz."""

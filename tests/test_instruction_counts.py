@@ -28,14 +28,14 @@ def kind_name(kind: tuple[int, Dequant, bool]) -> str:
 @pytest.mark.parametrize("kind", COUNTS, ids=kind_name)
 @pytest.mark.parametrize("m_steps", [1, 2, 4, 8])
 def test_the_mma_kernel_issues_what_its_budget_has(kind, m_steps):
-    """Beyond arithmetic: at most 16 loads and copies."""
+    """Beyond arithmetic: at most 18 loads and copies, of zeros and of the second plane."""
     limits = read_budget().limits
 
     def per_8_weights(of):
         return limits[f"gemm_kernel half {kind_name(of)} m_steps={m_steps}", "sm_90a"].instructions
 
     more = (per_8_weights(kind) - per_8_weights(REFERENCE)) * WEIGHTS_PER_LANE / 8
-    assert -2 <= COUNTS[kind][0] - more <= 16, (COUNTS[kind][0], more)
+    assert -2 <= COUNTS[kind][0] - more <= 18, (COUNTS[kind][0], more)
 
 
 def test_the_wgmma_kernel_issues_what_its_loops_have():
