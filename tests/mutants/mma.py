@@ -88,7 +88,7 @@ PIPELINE = [
 STAGES = [
     Mutant(
         "scales_over_the_weights", STAGE, "kScales = tile_bytes(kBits)", "kScales = 512",
-        "pipeline", NAN,
+        "pipeline", WRONG,
     ),
     Mutant("zeros_over_the_scales", STAGE, "kScales + kScaleBytes", "kScales",
            "asymmetric_two_field", WRONG),
