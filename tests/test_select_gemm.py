@@ -272,6 +272,15 @@ def test_the_explanation_says_what_decided():
         text = native.explain(problem(m, 8192, 8192, **more), gpu, list(table))
         return [line.strip() for line in text.splitlines()]
 
+    # Of an odd length one row is aligned, several are not, whichever number is asked for.
+    def of_rows(m, label, **more):
+        return next(x for x in said(m, **more) if x.startswith(label)).split()
+
+    odd = {"copy_bytes": 2, "bits": 8}
+    assert of_rows(1, "by M", **odd) == of_rows(2, "by M", **odd) != of_rows(1, "by M", bits=8)
+    assert of_rows(1, "by M", **odd)[:4] == of_rows(1, "by M", bits=8)[:4]  # by M 1: time
+    assert of_rows(1, "predicted", **odd) == of_rows(1, "predicted", bits=8)
+    assert "wgmma      from M = 65 on (a prediction)" in said(1, copy_bytes=8)
     measured = [h200_row(wgmma_from=48)]
     predicted = "chosen by  a prediction: nobody has measured this GPU and kind of weight"
     assert {predicted, "wgmma      from M = 33 on (a prediction)"} <= set(said(32))
