@@ -32,17 +32,16 @@ def kernel_name(gpu: str, case: Case, weight: padmarlin.PaddedWeight) -> str:
         weight_bytes=weight.nbytes,
         asymmetric=weight.zeros is not None,
         gathers=weight.columns is not None,
-        copy_bytes=widest_copy(case.m, weight),
+        copy_bytes=widest_copy(weight),
         batch_invariant=False,
     )
     return ", ".join([known, *chosen(text)])
 
 
-def widest_copy(m: int, weight: padmarlin.PaddedWeight) -> int:
-    """Bytes: the largest power of two up to 16 that divides the pitch of rows (there is none with
-    one row) and the front pad's."""
-    strides = (weight.k if m > 1 else 0, weight.front_pad)
-    return math.gcd(16, *(ACTIVATION_BYTES * stride for stride in strides))
+def widest_copy(weight: padmarlin.PaddedWeight) -> int:
+    """Bytes: the largest power of two up to 16 that divides the pitch of contiguous rows. The
+    dispatcher does not look at the front pad."""
+    return math.gcd(16, ACTIVATION_BYTES * weight.k)
 
 
 def chosen(text: str) -> list[str]:

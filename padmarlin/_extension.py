@@ -78,7 +78,7 @@ def explain_gemm(
     batch_invariant: bool,
 ) -> str:
     """What gemm would choose on a GPU of that name (csrc/torch/explain.cpp). No GPU is needed, but
-    the compiled library is."""
+    the compiled library is. `copy_bytes` is the widest copy of several rows, whatever `m` is."""
     function = _library().padmarlin_explain
     function.restype = ctypes.c_char_p
     sizes = map(ctypes.c_int64, (m, k, n, padded_k, padded_n, bits, weight_bytes))

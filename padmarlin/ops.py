@@ -147,6 +147,13 @@ def _check_weight(
     )
 
 
+def _check_out(out: Tensor, a: Tensor, n: int) -> None:
+    shape = (*a.shape[:-1], n)
+    if out.dtype != a.dtype or tuple(out.shape) != shape:
+        got, expected = (out.dtype, tuple(out.shape)), f"{a.dtype} {shape}"
+        raise ValueError(refusal("gemm", "out", got, expected, "allocate it with a.new_empty"))
+
+
 @torch.library.impl(_library, "gemm", "CPU")
 def _gemm_cpu(
     a, qweight, scales, zeros, slice_rows, columns, bias, k, n, bits, front_pad, dequant,
@@ -160,7 +167,9 @@ def _gemm_cpu(
 
 @torch.library.impl(_library, "gemm_out", "CPU")
 def _gemm_out_cpu(out, *arguments):
-    out.copy_(_gemm_cpu(*arguments))
+    result = _gemm_cpu(*arguments)
+    _check_out(out, arguments[0], result.shape[-1])
+    out.copy_(result)
 
 
 @torch.library.register_fake("padmarlin::gemm", lib=_library)
@@ -176,7 +185,8 @@ def _gemm_fake(
 
 @torch.library.register_fake("padmarlin::gemm_out", lib=_library)
 def _gemm_out_fake(out, *arguments):
-    _gemm_fake(*arguments)
+    result = _gemm_fake(*arguments)
+    _check_out(out, arguments[0], result.shape[-1])
 
 
 def _check_dequantize(

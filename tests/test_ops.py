@@ -115,6 +115,21 @@ def test_a_scalar_is_refused(made):
             torch.ops.padmarlin.gemm(torch.tensor(1.0, device=device).half(), *raw)
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("wrong", ["broadcast", "columns", "dtype"])
+def test_an_output_that_does_not_fit_is_refused(made, a, device, wrong):
+    """copy_ alone would fill several copies of the result, or convert it."""
+    shape, dtype = {
+        "broadcast": ((2, *a.shape[:-1], N), a.dtype),
+        "columns": ((*a.shape[:-1], N + 1), a.dtype),
+        "dtype": ((*a.shape[:-1], N), torch.float32),
+    }[wrong]
+    out = torch.empty(shape, dtype=dtype, device=device)
+    raw = [v.to(device) if isinstance(v, torch.Tensor) else v for v in arguments(made)]
+    with pytest.raises(ValueError, match="gemm: out: got"):
+        torch.ops.padmarlin.gemm_out(out, a.to(device), *raw)
+
+
 def test_autograd_through_the_raw_operator_is_refused(made, a):
     with pytest.raises(RuntimeError, match="no_grad"):
         torch.ops.padmarlin.gemm(a.clone().requires_grad_(), *arguments(made)).sum().backward()

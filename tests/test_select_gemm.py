@@ -272,6 +272,15 @@ def test_the_explanation_says_what_decided():
         text = native.explain(problem(m, 8192, 8192, **more), gpu, list(table))
         return [line.strip() for line in text.splitlines()]
 
+    # Of an odd length one row is aligned, several are not, whichever number is asked for.
+    def of_rows(m, label, **more):
+        return next(x for x in said(m, **more) if x.startswith(label)).split()
+
+    odd = {"copy_bytes": 2, "bits": 8}
+    assert of_rows(1, "by M", **odd) == of_rows(2, "by M", **odd) != of_rows(1, "by M", bits=8)
+    assert of_rows(1, "by M", **odd)[:4] == of_rows(1, "by M", bits=8)[:4]  # by M 1: time
+    assert of_rows(1, "predicted", **odd) == of_rows(1, "predicted", bits=8)
+    assert "wgmma      from M = 65 on (a prediction)" in said(1, copy_bytes=8)
     measured = [h200_row(wgmma_from=48)]
     predicted = "chosen by  a prediction: nobody has measured this GPU and kind of weight"
     assert {predicted, "wgmma      from M = 33 on (a prediction)"} <= set(said(32))
@@ -397,11 +406,14 @@ def test_wgmma_aligns_what_its_copies_cannot_read():
 
 @pytest.mark.parametrize("name", DEVICES)
 def test_batch_invariance_fixes_what_decides_bits(name):
-    """The cuts of K and the groups of warps that share it are the same for every m."""
-    for (k, n), bits in itertools.product([*QWEN2_72B, *RAGGED], (4, 8)):
+    """The cuts of K and the groups of warps that share it are the same for every m, however A lies:
+    one row of 767 elements is aligned, two are not."""
+    short = [(767, 4096), (959, 2048), (1023, 2048)]
+    for (k, n), bits in itertools.product([*short, *QWEN2_72B, *RAGGED], (4, 8)):
         seen = set()
-        for m in ROWS[:-1]:
-            choice = check(m, k, n, name, bits=bits, asymmetric=True, batch_invariant=True)
+        for m, copy_bytes in [(1, 2), (1, 4), (1, 8), *((m, 16) for m in ROWS[:-1])]:
+            more = {"bits": bits, "asymmetric": True, "batch_invariant": True}
+            choice = check(m, k, n, name, copy_bytes=copy_bytes, **more)
             p = choice.partition
             assert p.streamed == 0
             rows = native.split_k(1, p.k_tiles, 1, p.splits).segments()

@@ -160,11 +160,20 @@ inline std::string describe_chunks(const GemmProblem& problem, const Device& dev
                     cost.launch_us);
 }
 
+// Of m rows, if `problem` says how wide several can be copied: one has no next, and can be copied
+// as wide as can be.
+constexpr GemmProblem with_rows(GemmProblem problem, int m) {
+  problem.m = m;
+  if (m == 1) problem.copy_bytes = 16;
+  return problem;
+}
+
 // What is predicted for other numbers of rows.
-inline std::string describe_sweep(GemmProblem problem, const Device& device, Measurements rows) {
+inline std::string describe_sweep(const GemmProblem& several, const Device& device,
+                                  Measurements rows) {
   std::string text;
   for (const int m : {1, 16, 64, 128, 512, 4096}) {
-    problem.m = m;
+    const GemmProblem problem = with_rows(several, m);
     if (!is_computable(problem)) continue;
     const GemmChoice choice = select_gemm(problem, device, rows);
     text += formatted("%d: %.1f  ", m, predicted_us(problem, device, choice));
@@ -173,14 +182,15 @@ inline std::string describe_sweep(GemmProblem problem, const Device& device, Mea
 }
 
 struct Explained {
-  GemmProblem problem;
+  GemmProblem problem;   // copy_bytes: of several rows of A, also where m is 1
   int64_t k, n;          // without padding
   int64_t weight_bytes;  // codes, scales and zeros, as stored
 };
 
 inline std::string explain(const Explained& asked, const Device& device, std::string_view name,
                            Measurements rows = kMeasured) {
-  const GemmProblem& problem = asked.problem;
+  const GemmProblem& several = asked.problem;
+  const GemmProblem problem = with_rows(several, several.m);
   if (!is_computable(problem)) return "M x N has more tiles than a grid can count: refused\n";
   if (!is_allowed(problem, device)) {
     return formatted("PADMARLIN_KERNEL=%s: refused: ", family_name(*problem.forced)) +
@@ -208,11 +218,14 @@ inline std::string explain(const Explained& asked, const Device& device, std::st
                     asked.weight_bytes / 1e6, asked.weight_bytes / sustained / 1e3, sustained);
   text += choice.family == Family::kScratch ? describe_chunks(problem, device, choice)
                                             : describe_blocks(problem, device, choice);
-  text += formatted("  by M       %s\n", describe_sweep(problem, device, rows).c_str());
+  text += formatted("  by M       %s\n", describe_sweep(several, device, rows).c_str());
   text += formatted("  batch_invariant=True  %.1f us predicted, %.2f x\n", invariant_us,
                     invariant_us / free_us);
-  text += formatted("  wgmma      %s\n", why_not_wgmma(problem, device, rows).c_str());
-  text += formatted("  scratch    %s\n", why_not_scratch(problem, device, rows).c_str());
+  const auto why_not = [&](Family family, const auto& reason) {
+    return choice.family == family ? std::string("chosen") : reason(several, device, rows);
+  };
+  text += formatted("  wgmma      %s\n", why_not(Family::kWgmma, why_not_wgmma).c_str());
+  text += formatted("  scratch    %s\n", why_not(Family::kScratch, why_not_scratch).c_str());
   return text + "Predictions rank the candidates; no time here is measured.\n";
 }
 

@@ -134,9 +134,11 @@ constexpr GemmChoice select_invariant(const GemmProblem& problem, const Device& 
   return best.choice;
 }
 
-// The number of splits that is best for a single row.
+// The number of splits that is best for a single aligned row. Not for the activations' own copies:
+// a single row of an odd length is aligned, two are not, and both have the same bits.
 constexpr int invariant_splits(GemmProblem problem, const Device& device) {
   problem.m = 1;
+  problem.copy_bytes = 16;
   int best = 1;
   double least = 0;
   for (int splits = 1; splits <= kMaxInvariantSplits; ++splits) {

@@ -49,7 +49,7 @@ def explanation(
         weight_bytes=_weight_bytes(k, sizes.padded_k, sizes.padded_n, bits, group_size, asymmetric),
         asymmetric=asymmetric,
         gathers=act_order,
-        copy_bytes=_copy_bytes(m, k),
+        copy_bytes=_copy_bytes(k),
         batch_invariant=batch_invariant,
     )
 
@@ -65,9 +65,9 @@ def _weight_bytes(
     )
 
 
-def _copy_bytes(m: int, k: int) -> int:
-    """The widest copy that a contiguous A with an aligned address allows (a single row: any)."""
-    pitch = _ELEMENT_BYTES * k if m > 1 else _WIDEST_COPY
+def _copy_bytes(k: int) -> int:
+    """The widest copy that rows of a contiguous A with an aligned address allow."""
+    pitch = _ELEMENT_BYTES * k
     return min(pitch & -pitch, _WIDEST_COPY)
 
 

@@ -112,6 +112,17 @@ def test_the_choice_is_the_one_that_launches_use(compiled: None) -> None:
         assert f"over {choice.partition.blocks} blocks" in text
 
 
+def test_what_is_said_of_other_m_does_not_depend_on_m(compiled: None) -> None:
+    """One row of 3420 elements is aligned, several are not."""
+    said = [
+        [line for line in explain(m, 3420, 1280, "--gpu", "h200").splitlines() if start in line]
+        for m in (1, 16)
+        for start in ("  by M", "  wgmma")
+    ]
+    assert said[:2] == said[2:]
+    assert said[1] == ["  wgmma      from M = 65 on (a prediction)"]
+
+
 @pytest.mark.parametrize("gpu, why", [("a100", "sm_80"), ("b200", "sm_100"), ("5090", "sm_120")])
 def test_a_gpu_without_wgmma_says_so(compiled: None, gpu: str, why: str) -> None:
     assert f"not on {why}" in explain(128, 8192, 8192, "--gpu", gpu)
