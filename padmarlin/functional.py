@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from padmarlin import _extension, ops, reference
 from padmarlin.errors import check_data, check_strided, refusal
@@ -35,8 +36,8 @@ def gemm(
             adjacent); a 2-D or contiguous ``a`` is read in place.
         weight: from ``repack_*`` or ``load_weight``.
         bias: (n), the weight's dtype; added in fp32 before the rounding.
-        out: (..., n), the weight's dtype, elements of a row adjacent, not overlapping ``a``;
-            written and returned.
+        out: (..., n), the weight's dtype, elements of a row adjacent, contiguous if it has more
+            than two dimensions, not overlapping ``a``; written and returned.
         batch_invariant: a row's bits depend neither on the number of rows nor on the others.
 
     Returns:
@@ -44,7 +45,8 @@ def gemm(
 
     Raises:
         TypeError, ValueError: an argument that does not fit, named with its remedy.
-        RuntimeError: inputs that require grad; CUDA tensors without a CUDA build.
+        RuntimeError: inputs that require grad or carry a tangent; CUDA tensors without a CUDA
+            build.
     """
     if not _is_plain(a, weight, bias, batch_invariant):
         _check(a, weight, bias)
@@ -124,7 +126,8 @@ def _is_plain(a: object, weight: object, bias: object, batch_invariant: object) 
         return False
     scales = weight.scales
     return (
-        _is_like(a, scales)
+        not _is_differentiating_forward()
+        and _is_like(a, scales)
         and a.dim() > 0
         and a.shape[-1] == weight.k
         and (
@@ -189,10 +192,22 @@ def _check(a: object, weight: object, bias: object) -> None:
 
 
 def _check_inference(argument: str, tensor: Tensor | None) -> None:
-    if tensor is not None and tensor.requires_grad and torch.is_grad_enabled():
+    if tensor is None:
+        return
+    if tensor.requires_grad and torch.is_grad_enabled():
         remedy = "call it under torch.no_grad() or torch.inference_mode()"
         got = "a tensor that requires grad"
         raise RuntimeError(refusal("gemm", argument, got, "inference", remedy))
+    if _is_differentiating_forward() and forward_ad.unpack_dual(tensor).tangent is not None:
+        remedy = "pass its primal: torch.autograd.forward_ad.unpack_dual(tensor).primal"
+        got = "a tensor with a tangent (forward-mode differentiation)"
+        raise RuntimeError(refusal("gemm", argument, got, "inference", remedy))
+
+
+def _is_differentiating_forward() -> bool:
+    """Inside ``forward_ad.dual_level()``, torch.func.jvp or jacfwd. torch has no public question of
+    it that is cheap; without an answer every call would cost a microsecond more."""
+    return getattr(forward_ad, "_current_level", -1) >= 0
 
 
 def _check_like(argument: str, tensor: Tensor, weight: PaddedWeight) -> None:
@@ -221,7 +236,7 @@ def _check_out(out: object, shape: tuple[int, ...], a: Tensor, weight: PaddedWei
     rows_collapse = out.dim() <= 2 or out.is_contiguous()
     if out.numel() and not (rows_collapse and (out.stride(-1) == 1 or out.shape[-1] == 1)):
         remedy = "allocate it with torch.empty, or leave it out"
-        expected = "adjacent elements in a row, rows of one stride"
+        expected = "adjacent elements in a row; of more than two dimensions, a contiguous tensor"
         raise ValueError(refusal("gemm", "out", f"strides {out.stride()}", expected, remedy))
     if out.is_inference() and not torch.is_inference_mode_enabled():
         expected = "a tensor that may be written outside torch.inference_mode()"

@@ -155,6 +155,27 @@ def test_autograd_is_refused_unless_switched_off(made):
         padmarlin.gemm(a, made.packed)
 
 
+def test_forward_mode_differentiation_is_refused(made):
+    """Without a formula torch would answer a tangent of zeros."""
+    a, bias = activations(2, K), activations(N)
+
+    def product(rows):
+        return padmarlin.gemm(rows, made.packed)
+
+    message = r"gemm: a: got a tensor with a tangent.*unpack_dual"
+    with pytest.raises(RuntimeError, match=message):
+        torch.func.jvp(product, (a,), (a,))
+    with pytest.raises(RuntimeError, match=message):
+        torch.func.jacfwd(product)(a)
+    with torch.autograd.forward_ad.dual_level():
+        with pytest.raises(RuntimeError, match=message):
+            product(torch.autograd.forward_ad.make_dual(a, a))
+        with pytest.raises(RuntimeError, match="gemm: bias: got a tensor with a tangent"):
+            padmarlin.gemm(a, made.packed, torch.autograd.forward_ad.make_dual(bias, bias))
+        inside = product(a)
+    assert torch.equal(inside, product(a))
+
+
 @pytest.mark.parametrize("argument", ["bias", "out", "weight.scales"])
 def test_other_tensors_that_require_grad_are_refused(argument, made):
     weight, keywords = made.packed, {}

@@ -196,6 +196,17 @@ def test_a_damaged_file_is_named(repacked: Path, tmp_path: Path, damage: str) ->
     padmarlin.load_weight(out, DOWN, shard=Shard("k", 0, 2))
 
 
+def test_tensors_that_cannot_be_a_weight_are_named(repacked: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(repacked, out)
+    file = json.loads((out / INDEX).read_text())["layers"][DOWN]["files"][1]
+    tensors = load_file(out / file)
+    tensors[f"{DOWN}.slice_rows"] += 1000
+    save_file(tensors, out / file)
+    with pytest.raises(ValueError, match=f"^load_weight: {file}: {DOWN}: slice_rows: got "):
+        padmarlin.load_weight(out, DOWN, shard=Shard("k", 1, 2))
+
+
 def killed(source: Path, out: Path, steps: int) -> int:
     """Repacks in a fork that kills itself at a call of any function; how it ended."""
     child = os.fork()

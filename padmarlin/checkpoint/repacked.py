@@ -98,7 +98,12 @@ class Repacked:
                 state = {key: stored.get_tensor(key) for key in names}
         except (OSError, SafetensorError) as error:
             refuse(file.name, error, "a readable safetensors file", _DOWNLOAD)
-        weight = PaddedWeight.from_state_dict(state, prefix)
+        try:
+            weight = PaddedWeight.from_state_dict(state, prefix)
+        except (TypeError, ValueError) as error:
+            # A refusal is "PaddedWeight: argument: ..."; this caller never made one.
+            rest = str(error).removeprefix("PaddedWeight: ")
+            raise ValueError(f"load_weight: {file.name}: {name}: {rest}") from error
         self._check(layer, weight, dtype, file)
         return weight
 

@@ -256,4 +256,7 @@ def _explanation(m: int, k: int, n: int, **options: Any) -> str:
             "the compiled library;\ninstall with nvcc >= 12.0 to see it (no GPU is needed). CPU "
             "tensors run the reference in torch.\n"
         )
-    return explanation(m, k, n, **options)
+    text = explanation(m, k, n, **options)
+    if text.startswith("PADMARLIN_"):  # a variable of the environment that cannot be followed
+        raise ValueError(f"env: --explain: {text.rstrip()}")
+    return text

@@ -136,6 +136,22 @@ def test_the_price_of_batch_invariance_is_printed(compiled: None) -> None:
         assert float(price[2]) >= 1
 
 
+@pytest.mark.parametrize(
+    "name, value", [("KERNEL", "marlin"), ("SCRATCH", "2"), ("KERNEL", "wgmma")]
+)
+def test_a_variable_that_cannot_be_followed_is_bad_input(name: str, value: str) -> None:
+    if not _extension.extension_status().available:
+        pytest.skip(_extension.extension_status().reason)
+    command = [sys.executable, "-m", "padmarlin", "env", "--explain", "1", "64", "64"]
+    done = subprocess.run(
+        [*command, "--gpu", "a100"], capture_output=True, text=True, check=False,
+        env=os.environ | {f"PADMARLIN_{name}": value},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, ""), done
+    assert done.stderr.startswith(f"padmarlin env: --explain: PADMARLIN_{name}"), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_bad_input_is_one_line(compiled: None) -> None:
     assert "'h200'" in refused(1, 64, 64, "--gpu", "voodoo")
     assert "M" in refused(0, 64, 64)
