@@ -165,7 +165,17 @@ def _check_complete(family: Family, checkpoint: Checkpoint) -> None:
                 named = named.replace(stand_in, number)
             remedy = "download the checkpoint again: its files are not complete"
             got = f"no tensors of {named}"
+            elsewhere = _same_end(name, modules) if not everywhere else None
+            if elsewhere is not None:
+                got += f", but of {elsewhere}"
+                remedy = "rename the tensors, or state the model_type whose layers have such names"
             refuse("IN", f"{got} in {checkpoint.folder}", "all of the model's MLPs", remedy)
+
+
+def _same_end(name: str, modules: Iterable[str]) -> str | None:
+    """A module that is named like `name` behind the layer's number."""
+    end = name.rpartition(LAYER)[2]
+    return next((module for module in modules if module.endswith(end)), None)
 
 
 def sharing_tensors(family: Family, checkpoint: Checkpoint) -> list[StoredTensor]:

@@ -269,6 +269,18 @@ def test_act_order_quantized_after_padding_cannot_be_cut(tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
+def test_layers_of_other_names_than_the_model_types_are_named(tmp_path: Path) -> None:
+    config, layers = made.qwen2(352)
+    moved = {name.replace("model.", "model.language_model."): size for name, size in layers.items()}
+    source = made.write(tmp_path / "in", (config, moved), made.gptq(), seed=14)
+    message = (
+        r"no tensors of model.layers.*, but of model.language_model.layers.*rename the tensors"
+    )
+    with pytest.raises(ValueError, match=message):
+        pad_checkpoint(source, tmp_path / "out", tp=2)
+    assert not (tmp_path / "out").exists()
+
+
 def test_norm_over_the_padded_axis_is_left(tmp_path: Path) -> None:
     source = made.write(tmp_path / "in", made.qwen2(352), made.plain(), seed=9)
     save_file({"model.layers.0.mlp.ffn_norm.weight": torch.ones(352)}, source / "n.safetensors")
